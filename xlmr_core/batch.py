@@ -1,0 +1,120 @@
+"""Packed batches: sequences laid end to end, never padded, and the plan that cuts work into them.
+
+Letters: T packed tokens, B sequences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """B sequences of together T tokens.
+
+    Attributes:
+        ids: Token ids, special tokens included (T,), int64.
+        positions: Rows of the position table (T,), int64; each sequence starts at `pad_token_id + 1`.
+        cu_seqlens: Bounds (B+1,), int32: sequence b is `ids[cu_seqlens[b]:cu_seqlens[b + 1]]`.
+        lengths: The same bounds as plain lengths, on the host, so that planning never waits for a device.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    cu_seqlens: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
+
+    @property
+    def starts(self) -> Tensor:
+        """Where each sequence begins, that is where its `<s>` is (B,)."""
+        return self.cu_seqlens[:-1].long()
+
+    @property
+    def sequence_of_token(self) -> Tensor:
+        """Which sequence each token belongs to (T,), int64."""
+        lengths = (self.cu_seqlens[1:] - self.cu_seqlens[:-1]).long()
+        return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
+
+    @classmethod
+    def from_numpy(
+        cls, ids: np.ndarray, lengths: np.ndarray, *, pad_token_id: int, device: torch.device | str = "cpu"
+    ) -> "PackedBatch":
+        """Packs flat ids.
+
+        Args:
+            ids: Token ids of all sequences, end to end (T,).
+            lengths: Tokens of each sequence (B,), all positive, summing to T.
+            pad_token_id: XLM-R counts positions from `pad_token_id + 1` (fairseq `make_positions`).
+            device: Where the tensors go.
+        """
+        assert int(lengths.sum()) == len(ids) and (lengths > 0).all()
+        bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        positions = np.arange(len(ids)) - np.repeat(bounds[:-1], lengths) + pad_token_id + 1
+        return cls(
+            ids=torch.from_numpy(ids.astype(np.int64)).to(device),
+            positions=torch.from_numpy(positions).to(device),
+            cu_seqlens=torch.from_numpy(bounds.astype(np.int32)).to(device),
+            lengths=tuple(lengths.tolist()),
+        )
+
+    @classmethod
+    def from_lists(
+        cls, sequences: Sequence[Sequence[int]], *, pad_token_id: int, device: torch.device | str = "cpu"
+    ) -> "PackedBatch":
+        """Packs plain lists of ids; for short inputs and tests."""
+        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        ids = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
+        return cls.from_numpy(ids, lengths, pad_token_id=pad_token_id, device=device)
+
+
+def plan_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
+    """Cuts sequences into batches of at most `max_tokens` tokens, longest first.
+
+    Equal lengths end up side by side, which is what grouped attention needs, and the largest batch comes first,
+    so that a lack of memory shows at once. A single sequence longer than the budget gets a batch of its own.
+
+    Args:
+        lengths: Tokens of each sequence (B,).
+        max_tokens: Budget of a batch, tokens.
+
+    Returns:
+        One array of sequence numbers a batch; together a permutation of range(B).
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order], dtype=np.int64)
+    batches, first, spent = [], 0, 0
+    while first < len(order):
+        stop = max(int(np.searchsorted(ends, spent + max_tokens, side="right")), first + 1)
+        batches.append(order[first:stop])
+        first, spent = stop, int(ends[stop - 1])
+    return batches
+
+
+def unpad(ids: Tensor, mask: Tensor, *, pad_token_id: int) -> PackedBatch:
+    """Packs a padded batch.
+
+    Args:
+        ids: Padded ids (B, L).
+        mask: Non-zero where a token is real (B, L); each row needs at least one.
+        pad_token_id: See `PackedBatch.from_numpy`.
+    """
+    real = mask.bool()
+    bounds = torch.nn.functional.pad(real.sum(1).cumsum(0), (1, 0))
+    # Padding may stand on either side; positions count real tokens only, as the padded reference does.
+    positions = (real.cumsum(1) + pad_token_id)[real]
+    return PackedBatch(ids[real], positions, bounds.to(torch.int32), tuple(real.sum(1).tolist()))
+
+
+def pad(packed_T: Tensor, mask: Tensor) -> Tensor:
+    """Spreads packed rows over a padded grid, zeros elsewhere: (T, ...) and (B, L) to (B, L, ...)."""
+    padded = packed_T.new_zeros(*mask.shape, *packed_T.shape[1:])
+    padded[mask.bool()] = packed_T
+    return padded

@@ -1,0 +1,197 @@
+"""The XLM-RoBERTa configuration: documented parameters, documented defaults, nothing else.
+
+Source of names and defaults: the XLM-RoBERTa documentation of transformers 4.56.2. The defaults are BERT's
+by that documentation; a real checkpoint always carries its own `config.json`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from xlmr_core.errors import CheckpointError
+
+Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+# model_type values that are this architecture under another name; all of them share the RoBERTa encoder.
+MODEL_TYPES = ("xlm-roberta", "roberta", "camembert")
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class XLMRobertaConfig:
+    """Shape and conventions of an XLM-R encoder and its label set.
+
+    Attributes:
+        vocab_size: Rows of the word embedding table, V.
+        hidden_size: Width of the encoder, D.
+        num_hidden_layers: Number of encoder layers.
+        num_attention_heads: Attention heads, H; must divide `hidden_size`.
+        intermediate_size: Width of the feed-forward layer, F.
+        hidden_act: Activation of the feed-forward layer.
+        hidden_dropout_prob: Dropout of embeddings and sub-layer outputs; training only.
+        attention_probs_dropout_prob: Dropout of attention probabilities; training only.
+        max_position_embeddings: Rows of the position table. The first `pad_token_id + 1` are never used.
+        type_vocab_size: Rows of the token type table; XLM-R always uses row 0.
+        initializer_range: Standard deviation of fresh weights.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        pad_token_id: Padding id; positions count from `pad_token_id + 1` (fairseq `make_positions`).
+        bos_token_id: Id of `<s>`.
+        eos_token_id: Id of `</s>`.
+        position_embedding_type: Only "absolute" is implemented.
+        is_decoder: Only False is implemented.
+        classifier_dropout: Dropout of task heads; None means `hidden_dropout_prob`.
+        id2label: Label names in the order of the head's outputs; empty when the file names none.
+        problem_type: What a sequence classification head predicts; None when the file does not say.
+        architectures: Class names the file was saved from.
+        model_type: The file's own name of the architecture.
+        extra: Every other key of the file, kept so that writing a checkpoint loses nothing.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: Activation = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 1
+    bos_token_id: int = 0
+    eos_token_id: int = 2
+    position_embedding_type: str = "absolute"
+    is_decoder: bool = False
+    classifier_dropout: float | None = None
+    id2label: tuple[str, ...] = ()
+    problem_type: ProblemType | None = None
+    architectures: tuple[str, ...] = ()
+    model_type: str = "xlm-roberta"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest usable sequence, special tokens included: 514 position rows carry 512 tokens."""
+        return self.max_position_embeddings - (self.pad_token_id + 1)
+
+    @classmethod
+    def from_file(cls, path: Path) -> "XLMRobertaConfig":
+        """Reads a Hugging Face `config.json`.
+
+        Raises:
+            CheckpointError: The file is absent, no JSON object, or describes another architecture.
+        """
+        if not path.is_file():
+            raise CheckpointError(f"{path} does not exist, a model directory needs it; check the path")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes, a config has at most {MAX_CONFIG_BYTES}"
+            )
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path} is not valid JSON ({error}); download or save the checkpoint again"
+            ) from None
+        if not isinstance(raw, dict):
+            raise CheckpointError(f"{path} holds a {type(raw).__name__}, it must be a JSON object")
+        return cls.from_dict(raw, source=str(path))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], *, source: str = "config") -> "XLMRobertaConfig":
+        """Builds a config from the keys of a `config.json`; all problems are reported at once.
+
+        Raises:
+            CheckpointError: Unknown architecture, wrong types or sizes that contradict each other.
+        """
+        known = {f.name for f in fields(cls)} - {"extra"}
+        values = {key: raw[key] for key in known & raw.keys() if raw[key] is not None}
+        problems = []
+        if "id2label" in values:
+            values["id2label"], complaint = _labels(values["id2label"])
+            problems += [complaint] if complaint else []
+        values["architectures"] = tuple(values.get("architectures", ()))
+        values["extra"] = {key: value for key, value in raw.items() if key not in known and key != "label2id"}
+        config = cls(**values)
+        problems += config._problems()
+        if problems:
+            raise CheckpointError(f"{source} cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+        return config
+
+    def _problems(self) -> list[str]:
+        """All rules this config breaks, one line each."""
+        problems = []
+        if self.model_type not in MODEL_TYPES:
+            rule = f"this encoder runs {', '.join(MODEL_TYPES)}; convert the checkpoint or choose another"
+            problems.append(f"model_type {self.model_type!r}, {rule}")
+        sizes = [
+            "vocab_size",
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+        ]
+        for name in sizes:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+                problems.append(f"{name} {value!r}, it must be a positive whole number")
+        if not isinstance(self.num_hidden_layers, int) or not 0 <= self.num_hidden_layers <= 4096:
+            problems.append(
+                f"num_hidden_layers {self.num_hidden_layers!r}, it must be a whole number from 0 to 4096"
+            )
+        if not problems and self.hidden_size % self.num_attention_heads:
+            problems.append(
+                f"hidden_size {self.hidden_size}, num_attention_heads {self.num_attention_heads} must divide it"
+            )
+        if not problems and self.max_tokens < 8:
+            problems.append(
+                f"max_position_embeddings {self.max_position_embeddings}, it leaves {self.max_tokens} tokens"
+            )
+        if self.hidden_act not in get_args(Activation):
+            problems.append(f"hidden_act {self.hidden_act!r}, known are {', '.join(get_args(Activation))}")
+        if self.problem_type is not None and self.problem_type not in get_args(ProblemType):
+            problems.append(
+                f"problem_type {self.problem_type!r}, known are {', '.join(get_args(ProblemType))}"
+            )
+        if self.position_embedding_type != "absolute":
+            problems.append(
+                f"position_embedding_type {self.position_embedding_type!r}, only 'absolute' is implemented"
+            )
+        if self.is_decoder:
+            problems.append("is_decoder true, only encoders are implemented")
+        return problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of a `config.json` that `transformers` opens too."""
+        plain = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("extra", "id2label", "architectures")
+        }
+        plain = {key: value for key, value in plain.items() if value is not None}
+        if self.id2label:
+            plain["id2label"] = {str(index): label for index, label in enumerate(self.id2label)}
+            plain["label2id"] = {label: index for index, label in enumerate(self.id2label)}
+        if self.architectures:
+            plain["architectures"] = list(self.architectures)
+        return {**self.extra, **plain}
+
+
+def _labels(raw: Any) -> tuple[tuple[str, ...], str | None]:
+    """Label names in order of id, and what is wrong with them."""
+    rule = "it must map 0, 1, 2, ... to distinct names; correct the file or pass labels=a,b,c"
+    try:
+        by_id = {int(key): str(name) for key, name in raw.items()}
+    except (AttributeError, TypeError, ValueError):
+        return (), f"id2label is not a map from whole numbers to names, {rule}"
+    if sorted(by_id) != list(range(len(by_id))):
+        return (), f"id2label has the ids {sorted(by_id)[:8]}, {rule}"
+    names = tuple(by_id[index] for index in range(len(by_id)))
+    if len(set(names)) != len(names):
+        return (), f"id2label repeats a name in {names[:8]}, {rule}"
+    return names, None

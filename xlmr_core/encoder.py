@@ -1,0 +1,117 @@
+"""The RoBERTa-type encoder on packed tokens; read it top to bottom.
+
+Post-LayerNorm transformer of "RoBERTa" (Liu et al. 2019), used unchanged by XLM-R (Conneau et al. 2020). It must
+agree with `transformers.XLMRobertaModel` (tests/xlmr_core/test_encoder.py). One difference in form: tokens lie
+packed in one row, and query, key and value are one matrix.
+
+Letters: T packed tokens, D width, F feed-forward width, H heads, K width of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from xlmr_core.attention import attend
+from xlmr_core.batch import PackedBatch
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.linear import Linear
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and token type rows, then LayerNorm."""
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Returns (T, D)."""
+        # Token types are always row 0: XLM-R never had a second segment.
+        summed_TD = self.word(batch.ids) + self.token_type.weight[0] + self.position(batch.positions)
+        embedded_TD: Tensor = self.dropout(self.norm(summed_TD))
+        return embedded_TD
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each with a residual and a LayerNorm behind it."""
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.qkv = Linear(width, 3 * width)
+        self.attention_output = Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.intermediate = Linear(width, config.intermediate_size, activation=config.hidden_act)
+        self.output = Linear(config.intermediate_size, width)
+        self.output_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """(T, D) to (T, D)."""
+        qkv_T3HK = self.qkv(hidden_TD).unflatten(1, (3, self.num_heads, -1))
+        context_THK = attend(qkv_T3HK, batch, self.attention_dropout if self.training else 0.0)
+        attended_TD = self.dropout(self.attention_output(context_THK.flatten(1)))
+        hidden_TD = self.attention_norm(hidden_TD + attended_TD)
+        transformed_TD = self.dropout(self.output(self.intermediate(hidden_TD)))
+        normed_TD: Tensor = self.output_norm(hidden_TD + transformed_TD)
+        return normed_TD
+
+
+class Encoder(nn.Module):
+    """XLM-R without a head: packed token ids in, hidden states out.
+
+    Args:
+        config: Shape of the encoder. Fresh weights follow `initializer_range`.
+    """
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        initialise(self, config.initializer_range)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Hidden states of the last layer (T, D)."""
+        hidden_TD: Tensor = self.embeddings(batch)
+        for layer in self.layers:
+            hidden_TD = layer(hidden_TD, batch)
+        return hidden_TD
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Fresh weights as `transformers` makes them: normal matrices, zero biases, unit LayerNorms."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)) and part.weight.device.type != "meta":
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None and part.bias.device.type != "meta":
+            nn.init.zeros_(part.bias)
+
+
+def optimise_for_inference(module: nn.Module, *, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    """Freezes a model, moves it, and reorders its matrices for the CPU; in place.
+
+    Args:
+        module: Encoder or head, or anything that contains them.
+        device: Where it will run.
+        dtype: float32, bfloat16, or float16 on CUDA.
+    """
+    module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.prepack()
+    return module
+
+
+def flops_per_token(config: XLMRobertaConfig, length: float) -> float:
+    """Floating-point operations of one forward pass for each token of a sequence of `length` tokens.
+
+    24 D^2 for the four matrices of a layer when F = 4 D (written out for any F), 4 D length for attention.
+    """
+    width, inner = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (8.0 * width * width + 4.0 * width * inner + 4.0 * width * length)

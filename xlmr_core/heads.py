@@ -1,0 +1,128 @@
+"""Task heads on packed hidden states, and sentence pooling.
+
+Letters: T packed tokens, B sequences, D width, C labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from xlmr_core.batch import PackedBatch
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.linear import Linear
+
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
+
+
+class SequenceClassificationHead(nn.Module):
+    """dense, tanh, projection on `<s>`: the head of `XLMRobertaForSequenceClassification`."""
+
+    def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size, activation="tanh")
+        self.out_proj = Linear(config.hidden_size, num_labels)
+        self.dropout = nn.Dropout(_head_dropout(config))
+
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """Logits (B, C)."""
+        features_BD = self.dense(self.dropout(hidden_TD[batch.starts]))
+        logits_BC: Tensor = self.out_proj(self.dropout(features_BD))
+        return logits_BC
+
+
+class TokenClassificationHead(nn.Module):
+    """One projection for each token: the head of `XLMRobertaForTokenClassification`."""
+
+    def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
+        super().__init__()
+        self.classifier = Linear(config.hidden_size, num_labels)
+        self.dropout = nn.Dropout(_head_dropout(config))
+
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
+        """Logits (T, C)."""
+        logits_TC: Tensor = self.classifier(self.dropout(hidden_TD))
+        return logits_TC
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingSpec:
+    """How hidden states become one vector; the `1_Pooling` module of sentence-transformers.
+
+    Attributes:
+        modes: One or more modes; several are concatenated in sentence-transformers' fixed order.
+        include_prompt: Whether tokens of a prompt count.
+    """
+
+    modes: tuple[PoolingMode, ...] = ("mean",)
+    include_prompt: bool = True
+
+    def ordered(self) -> tuple[PoolingMode, ...]:
+        """The modes in the order in which sentence-transformers concatenates them."""
+        return tuple(mode for mode in POOLING_MODES if mode in self.modes)
+
+
+def pool(
+    hidden_TD: Tensor, batch: PackedBatch, modes: Sequence[PoolingMode], skip_B: Tensor | None = None
+) -> Tensor:
+    """Reduces token vectors to one vector a sequence; sums run in float32 whatever the model's dtype.
+
+    Same definitions as `sentence_transformers.models.Pooling`: special tokens count; "weightedmean" weighs a token
+    by its position; "mean_sqrt_len_tokens" divides the sum by the root of the length.
+
+    Args:
+        hidden_TD: Last hidden states (T, D).
+        batch: Bounds of the sequences.
+        modes: What to compute, concatenated in this order.
+        skip_B: How many tokens after `<s>`... of each sequence belong to a prompt and do not count (B,); these are
+            the first `skip` tokens of the sequence, as in sentence-transformers (`<s>` is one of them).
+
+    Returns:
+        (B, D * len(modes)), float32.
+    """
+    hidden_TD = hidden_TD.float()
+    sequence_T = batch.sequence_of_token
+    index_T = torch.arange(len(hidden_TD), device=hidden_TD.device) - batch.starts[sequence_T]
+    count_T = torch.ones(len(hidden_TD), device=hidden_TD.device)
+    if skip_B is not None:
+        count_T = (index_T >= skip_B.to(index_T.device)[sequence_T]).float()
+    ends_B = batch.cu_seqlens[1:].long() - 1
+    parts = []
+    for mode in modes:
+        match mode:
+            case "cls":
+                first_B = batch.starts if skip_B is None else batch.starts + skip_B.to(batch.starts.device)
+                parts.append(hidden_TD[first_B])
+            case "lasttoken":
+                parts.append(hidden_TD[ends_B])
+            case "max":
+                masked_TD = hidden_TD.masked_fill(count_T[:, None] == 0, -torch.inf)
+                parts.append(_segment(masked_TD, sequence_T, len(batch.lengths), "amax"))
+            case "mean" | "mean_sqrt_len_tokens":
+                summed_BD = _segment(hidden_TD * count_T[:, None], sequence_T, len(batch.lengths), "sum")
+                length_B1 = _segment(count_T[:, None], sequence_T, len(batch.lengths), "sum").clamp(min=1e-9)
+                parts.append(summed_BD / (length_B1 if mode == "mean" else length_B1.sqrt()))
+            case "weightedmean":
+                weight_T1 = ((index_T + 1) * count_T)[:, None]
+                summed_BD = _segment(hidden_TD * weight_T1, sequence_T, len(batch.lengths), "sum")
+                parts.append(
+                    summed_BD / _segment(weight_T1, sequence_T, len(batch.lengths), "sum").clamp(min=1e-9)
+                )
+    return torch.cat(parts, dim=1)
+
+
+def _segment(values_TD: Tensor, sequence_T: Tensor, count: int, how: Literal["sum", "amax"]) -> Tensor:
+    """Sums or maxima inside each sequence (B, D)."""
+    start = torch.full(
+        (count, values_TD.shape[1]), 0.0 if how == "sum" else -torch.inf, device=values_TD.device
+    )
+    if how == "sum":
+        return start.index_add_(0, sequence_T, values_TD)
+    return start.index_reduce_(0, sequence_T, values_TD, "amax")
+
+
+def _head_dropout(config: XLMRobertaConfig) -> float:
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
