@@ -1,0 +1,184 @@
+"""What the graph promises beyond parity: sharing, windows, independence of company, contained failures."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xlmr_core.errors import TaskError
+from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
+
+BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+def resolve(*requests, **options):
+    return GraphPlan.resolve([Request.parse(text) for text in requests], **options)
+
+
+def annotate(plan, texts):
+    return ModelGraph(plan)(Preprocessor(plan)(texts))
+
+
+@pytest.fixture(scope="module")
+def classifier(make_checkpoint):
+    return make_checkpoint("XLMRobertaForSequenceClassification", labels=["a", "b", "c"], seed=1)
+
+
+@pytest.fixture(scope="module")
+def tagger(make_checkpoint):
+    return make_checkpoint("XLMRobertaForTokenClassification", labels=BIO, seed=2)
+
+
+def same(one, other):
+    """Whether two results agree: everything discrete equal, scores within float32 rounding."""
+    assert one.columns.keys() == other.columns.keys()
+    np.testing.assert_array_equal(one.annotated, other.annotated)
+    for name, column in one.columns.items():
+        if isinstance(column, np.ndarray):
+            np.testing.assert_allclose(column, other.columns[name], atol=1e-5)
+        else:
+            np.testing.assert_array_equal(column.codes, other.columns[name].codes)
+
+
+def test_annotations_with_equal_encoder_weights_share_one_pass(classifier, tmp_path):
+    copy = shutil.copytree(classifier, tmp_path / "copy under another name")
+    plan = resolve(
+        f"one={classifier}",
+        f"two={copy},max_length=32,scores=true",
+        f"three={copy},task=embedding,pooling=mean",
+    )
+    assert len(plan.views) == 1
+    graph = ModelGraph(plan)
+    encoded = Preprocessor(plan)(["ein Satz", "ein anderer Satz"])
+    calls = []
+    for encoder in graph._encoders.values():
+        encoder.register_forward_hook(lambda *_: calls.append(1))
+    graph(encoded)
+    assert len(graph._encoders) == len(calls) == 1
+
+
+def test_another_encoder_is_another_pass(classifier, tagger):
+    assert len({a.encoder_sha256 for a in resolve(f"one={classifier}", f"two={tagger}").annotations}) == 2
+
+
+def test_results_do_not_depend_on_what_else_runs(classifier, tagger, sample_texts):
+    texts = [text for text in sample_texts if text.strip()][::9]
+    requests = [
+        f"a={classifier},scores=true",
+        f"b={classifier},task=embedding,pooling=mean,stride=7",
+        f"t={tagger}",
+    ]
+    together = annotate(resolve(*requests), texts)
+    for request in requests:
+        alone = annotate(resolve(request), texts)
+        for name, column in alone.columns.items():
+            expected = together.columns[name]
+            if isinstance(column, np.ndarray):
+                np.testing.assert_allclose(column, expected, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(column.codes, expected.codes)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_record_says_the_same_alone_and_in_any_company(classifier, sample_texts, data):
+    plan = resolve(f"a={classifier},scores=true")
+    texts = data.draw(st.lists(st.sampled_from(sample_texts[::7]), min_size=1, max_size=12))
+    together = annotate(plan, texts)
+    alone = [annotate(plan, [text]) for text in texts]
+    assert together.annotated.tolist() == [bool(one.annotated[0]) for one in alone]
+    rows = [one.columns["a_scores"] for one in alone if one.annotated[0]]
+    if rows:
+        np.testing.assert_allclose(together.columns["a_scores"], np.concatenate(rows), atol=1e-5)
+
+
+def test_long_texts_equal_brute_force_over_transformers_windows(classifier, sample_texts):
+    import transformers
+
+    texts = sorted(sample_texts, key=len)[-6:]
+    result = annotate(resolve(f"a={classifier},scores=true,stride=10"), texts)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(classifier)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(classifier).eval()
+    for row, text in enumerate(texts):
+        cut = tokenizer(text, truncation=True, max_length=64, stride=10, return_overflowing_tokens=True)
+        with torch.inference_mode():
+            logits = torch.stack([model(torch.tensor([ids])).logits[0] for ids in cut["input_ids"]])
+        assert result.n_windows[row] == len(logits) > 1
+        expected = logits.mean(0).softmax(-1).numpy()
+        np.testing.assert_allclose(result.columns["a_scores"][row], expected, atol=1e-5)
+
+
+def test_every_record_says_how_much_of_it_was_read(classifier):
+    long, short = "wort " * 200, "ein Satz"
+    texts = [short, long, "", " \n\t"]
+    windowed = annotate(resolve(f"a={classifier}"), texts)
+    assert windowed.status.tolist() == ["ok", "ok", "empty", "empty"]
+    assert windowed.n_tokens_used.tolist() == windowed.n_tokens.tolist()
+    assert windowed.n_tokens[2:].tolist() == [0, 0]
+    assert windowed.n_windows[1] > 3
+    cut = annotate(resolve(f"a={classifier}", on_long="truncate"), texts)
+    assert cut.status.tolist() == ["ok", "truncated", "empty", "empty"]
+    assert (cut.n_tokens_used[1], cut.n_windows[1]) == (64, 1)
+    refused = annotate(resolve(f"a={classifier}", on_long="error"), texts)
+    assert {row: error.code for row, error in refused.failed.items()} == {1: "too_long"}
+    assert refused.annotated.tolist() == [True, False, False, False]
+
+
+def test_a_record_that_raises_takes_no_other_with_it(classifier, sample_texts):
+    plan = resolve(f"a={classifier},scores=true")
+    texts = [text for text in sample_texts if text.strip()][:40]
+    encoded = Preprocessor(plan)(texts)
+    expected = ModelGraph(plan)(encoded)
+    graph = ModelGraph(plan)
+    poison = int(encoded.views[0].ids[encoded.views[0].splits[17]])
+    holders = {
+        row
+        for row in range(len(texts))
+        if poison in encoded.views[0].ids[encoded.views[0].splits[row] : encoded.views[0].splits[row + 1]]
+    }
+
+    def refuse(module, args):
+        if poison in args[0].ids.tolist():
+            raise RuntimeError("poison")
+
+    graph._encoders[plan.annotations[0].encoder_sha256].register_forward_pre_hook(refuse)
+    result = graph(encoded)
+    assert set(result.failed) == holders
+    assert {error.code for error in result.failed.values()} == {"model_error"}
+    kept = np.array([row not in holders for row in range(len(texts))])
+    np.testing.assert_allclose(result.columns["a_scores"], expected.columns["a_scores"][kept], atol=1e-5)
+
+
+def test_a_number_that_is_none_fails_the_record_and_not_the_job(classifier):
+    plan = resolve(f"a={classifier}")
+    graph = ModelGraph(plan)
+    encoded = Preprocessor(plan)(["gut", "schlecht"])
+    bad = int(encoded.views[0].ids[0])
+    graph._encoders[plan.annotations[0].encoder_sha256].embeddings.word.weight[bad] = torch.nan
+    result = graph(encoded)
+    assert result.failed[0].code == "non_finite"
+    assert 0 not in np.flatnonzero(result.annotated)
+
+
+def test_all_problems_of_all_requests_are_reported_at_once(classifier, tagger, tmp_path):
+    with pytest.raises(TaskError) as error:
+        resolve(
+            f"a={classifier},merg=max",
+            f"a={tagger},labels=O|X",
+            f"c={tmp_path}",
+            f"d={classifier},max_length=4096",
+        )
+    message = str(error.value)
+    for part in ("given twice", "did you mean 'merge'", "got 2 labels", str(tmp_path), "max_length=4096"):
+        assert part in message
+
+
+def test_an_encoder_without_pooling_is_refused_not_guessed(make_checkpoint):
+    bare = make_checkpoint("XLMRobertaModel")
+    with pytest.raises(TaskError, match="does not say"):
+        resolve(f"v={bare}")
+    with pytest.raises(TaskError, match="pooling=mean"):
+        resolve(f"v={bare},task=embedding")

@@ -1,0 +1,147 @@
+"""The graph against transformers' pipelines and sentence-transformers on the same random checkpoints."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
+
+BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
+# Two float32 paths through the same weights differ by rounding; see the house rule on tolerances.
+TOLERANCE = 1e-5
+
+
+def annotate(requests, texts, pairs=None, **options):
+    plan = GraphPlan.resolve([Request.parse(text) for text in requests], pairs=pairs is not None, **options)
+    return ModelGraph(plan)(Preprocessor(plan)(texts, pairs))
+
+
+@pytest.fixture(scope="module")
+def short_texts(sample_texts, tokenizer_json):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    # The pipelines cut what is longer than the tiny checkpoint's 64 tokens; that is tested elsewhere.
+    fitting = [text for text in sample_texts if 2 < len(tokenizer.encode(text).ids) <= 64]
+    assert len(fitting) > 100
+    return fitting[::5]
+
+
+def pipeline(task, directory, **options):
+    import transformers
+
+    return transformers.pipeline(task, str(directory), dtype=torch.float32, device="cpu", **options)
+
+
+def expected_scores(classifier, inputs, labels, **options):
+    found = classifier(inputs, top_k=None, **options)
+    return np.array([[next(one["score"] for one in row if one["label"] == label) for label in labels] for row in found])
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "count"),
+    [
+        ("single_label_classification", 5),
+        ("multi_label_classification", 4),
+        (None, 3),
+        (None, 1),
+        ("regression", 2),
+    ],
+)
+def test_classification_scores_equal_the_pipeline(make_checkpoint, short_texts, problem_type, count):
+    labels = [f"class {i}" for i in range(count)]
+    directory = make_checkpoint("XLMRobertaForSequenceClassification", labels=labels, problem_type=problem_type)
+    result = annotate([f"c={directory},scores=true"], short_texts)
+    expected = expected_scores(pipeline("text-classification", directory), short_texts, labels)
+    if problem_type == "regression":
+        np.testing.assert_allclose(result.columns["c_scores"], expected, atol=TOLERANCE)
+        return
+    np.testing.assert_allclose(result.columns["c_scores"], expected, atol=TOLERANCE)
+    best = result.columns["c_label"]
+    assert [best.names[code] for code in best.codes] == [labels[i] for i in expected.argmax(1)]
+    np.testing.assert_allclose(result.columns["c_score"], expected.max(1), atol=TOLERANCE)
+
+
+def test_pairs_equal_the_pipeline(make_checkpoint, short_texts):
+    directory = make_checkpoint("XLMRobertaForSequenceClassification", labels=["no", "yes"])
+    first, second = [t[:40] for t in short_texts[:30]], [t[:40] for t in short_texts[30:60]]
+    first, second = first[: len(second)], second[: len(first)]
+    result = annotate([f"nli={directory},scores=true"], first, second)
+    inputs = [{"text": a, "text_pair": b} for a, b in zip(first, second, strict=True)]
+    expected = expected_scores(pipeline("text-classification", directory), inputs, ["no", "yes"])
+    np.testing.assert_allclose(result.columns["nli_scores"], expected, atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_entities_equal_the_pipeline(make_checkpoint, short_texts, strategy):
+    directory = make_checkpoint("XLMRobertaForTokenClassification", labels=BIO)
+    # The pipeline joins words over tabs and line breaks (see tasks.entities), so these stay out of the comparison.
+    texts = [text for text in short_texts if not any(c.isspace() and c != " " for c in text)]
+    entities = annotate([f"ner={directory},aggregation={strategy}"], texts).columns["ner_entities"]
+    expected = pipeline("token-classification", directory, aggregation_strategy=strategy)(texts)
+    key = "entity" if strategy == "none" else "entity_group"
+    for record, found in enumerate(expected):
+        rows = range(entities.splits[record], entities.splits[record + 1])
+        got = [(entities.names[entities.codes[i]], entities.start[i], entities.end[i]) for i in rows]
+        assert got == [(e[key], e["start"], e["end"]) for e in found]
+        np.testing.assert_allclose(
+            [entities.score[i] for i in rows], [float(e["score"]) for e in found], atol=TOLERANCE
+        )
+
+
+POOLINGS = ["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+
+def write_modules(directory, modes, *, normalize, prompts=None):
+    """Makes a sentence-transformers directory of a bare encoder."""
+    names = {
+        "cls": "cls_token",
+        "mean": "mean_tokens",
+        "max": "max_tokens",
+        "weightedmean": "weightedmean_tokens",
+    }
+    modules = [("", "models.Transformer"), ("1_Pooling", "models.Pooling")]
+    modules += [("2_Normalize", "models.Normalize")] if normalize else []
+    listing = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.{kind}"}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    (directory / "modules.json").write_text(json.dumps(listing))
+    (directory / "1_Pooling").mkdir()
+    flags = {f"pooling_mode_{names.get(mode, mode)}": mode in modes for mode in POOLINGS}
+    pooling = {"word_embedding_dimension": 32, **flags}
+    (directory / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64, "do_lower_case": False}))
+    if prompts:
+        settings = {"prompts": prompts, "default_prompt_name": None}
+        (directory / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return directory
+
+
+@pytest.mark.parametrize("modes", [*[[mode] for mode in POOLINGS], ["mean", "cls"]], ids="+".join)
+def test_embeddings_equal_sentence_transformers(make_checkpoint, short_texts, modes):
+    from sentence_transformers import SentenceTransformer
+
+    directory = write_modules(make_checkpoint("XLMRobertaModel"), modes, normalize=modes == ["mean"])
+    vectors = annotate([f"v={directory}"], short_texts).columns["v"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = SentenceTransformer(str(directory), device="cpu").encode(short_texts)
+    np.testing.assert_allclose(vectors, expected, atol=TOLERANCE * max(1, np.abs(expected).max()))
+
+
+def test_prompts_equal_sentence_transformers(make_checkpoint, short_texts):
+    from sentence_transformers import SentenceTransformer
+
+    texts = [text[:30] for text in short_texts]
+    prompts = {"query": "query: ", "document": "passage: "}
+    directory = write_modules(make_checkpoint("XLMRobertaModel"), ["mean"], normalize=True, prompts=prompts)
+    vectors = annotate([f"v={directory},prompt_name=query"], texts).columns["v"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = SentenceTransformer(str(directory), device="cpu").encode(texts, prompt_name="query")
+    np.testing.assert_allclose(vectors, expected, atol=TOLERANCE)

@@ -1,0 +1,232 @@
+"""Token ids to predictions: encoders, heads and everything after them.
+
+Letters: R records, P annotated records, W windows of a pass, T tokens of these windows, C outputs of a head.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xlmr_core.batch import PackedBatch, plan_batches
+from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.encoder import Encoder, optimise_for_inference
+from xlmr_core.errors import InputError
+from xlmr_core.graph.plan import Annotation, GraphPlan
+from xlmr_core.graph.preprocess import EncodedRecords
+from xlmr_core.graph.windows import WindowSet, plan_window_sets, windowed_records
+from xlmr_core.tasks.columns import Column
+from xlmr_core.tokenization import Tokenizer, window_ids
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Status = Literal["ok", "truncated", "empty"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Predictions for R records.
+
+    Attributes:
+        annotated: Which records have predictions (R,), bool; P of them are true.
+        columns: Values of every output column for the P annotated records, in their order.
+        n_tokens: Tokens of the whole record with special tokens, by the first annotation's tokenizer (R,), int32.
+        n_tokens_used: Tokens that some window held, at the annotation that used least (R,), int32.
+        n_windows: Windows, at the annotation that needed most (R,), int32.
+        failed: Records that could not be processed, and why. A record that is neither annotated nor failed is
+            empty: it has no tokens.
+    """
+
+    annotated: np.ndarray
+    columns: dict[str, Column]
+    n_tokens: np.ndarray
+    n_tokens_used: np.ndarray
+    n_windows: np.ndarray
+    failed: dict[int, InputError]
+
+    @property
+    def status(self) -> np.ndarray:
+        """ "ok", "truncated" or "empty" for each record (R,); meaningless for failed ones."""
+        status: np.ndarray = np.where(self.n_tokens_used < self.n_tokens, "truncated", "ok")
+        return np.where(self.annotated, status, "empty")
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What the encoders and heads gave for one set of records.
+
+    Attributes:
+        windows: Windows of each pass and which annotation uses which.
+        raw: Output of each annotation's head, by name: one row a window (W, C) or a token (T, C), float32.
+        failed: Records whose windows could not be computed.
+    """
+
+    windows: list[WindowSet]
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
+    failed: dict[int, InputError] = field(default_factory=dict)
+
+
+class ModelGraph:
+    """All encoders and heads of a plan, loaded once, ready to compute.
+
+    Args:
+        plan: What to run.
+        device: "cpu", "cuda" or "cuda:0".
+        dtype: Compute type. Norms, softmax and pooling accumulate in float32 whatever it is.
+        max_tokens: Budget of a packed batch, tokens; default: a measured one for the device.
+
+    Raises:
+        CheckpointError: Weights that do not fit their config, or are missing.
+    """
+
+    def __init__(
+        self, plan: GraphPlan, *, device: str = "cpu", dtype: Dtype = "float32", max_tokens: int | None = None
+    ) -> None:
+        self.plan = plan
+        self.device = torch.device(device)
+        self.max_tokens = max_tokens or (2_048 if self.device.type == "cpu" else 32_768)
+        torch_dtype: torch.dtype = getattr(torch, dtype)
+        self._encoders: dict[str, Encoder] = {}
+        self._heads: dict[str, nn.Module] = {}
+        self._tokenizers = {view.tokenizer_sha256: Tokenizer.load(view.directory) for view in plan.views}
+        for annotation in plan.annotations:
+            checkpoint = Checkpoint.open(annotation.model)
+            if annotation.encoder_sha256 not in self._encoders:
+                encoder = checkpoint.load_encoder()
+                optimise_for_inference(encoder, device=self.device, dtype=torch_dtype)
+                self._encoders[annotation.encoder_sha256] = encoder
+            head = annotation.task.load_head(checkpoint)
+            # Pooled vectors are float32 and few: what follows pooling stays exact and on the host.
+            place = ("cpu", torch.float32) if annotation.kind == "embedding" else (self.device, torch_dtype)
+            self._heads[annotation.name] = optimise_for_inference(head, device=place[0], dtype=place[1])
+
+    def __call__(self, encoded: EncodedRecords) -> Annotations:
+        """Forward and decode."""
+        return self.decode(encoded, self.forward(encoded))
+
+    def forward(self, encoded: EncodedRecords) -> Outputs:
+        """Runs every encoder once over its windows, and every head on its hidden states."""
+        outputs = Outputs(plan_window_sets(self.plan, encoded))
+        for windows in outputs.windows:
+            self._run_pass(encoded, windows, outputs)
+        return outputs
+
+    def decode(self, encoded: EncodedRecords, outputs: Outputs) -> Annotations:
+        """Merges windows and turns raw outputs into columns; touches neither encoder nor device."""
+        count = len(encoded)
+        failed = dict(outputs.failed)
+        annotated, n_windows = np.ones(count, dtype=bool), np.zeros(count, dtype=np.int32)
+        used_share = np.ones(count)
+        for windows in outputs.windows:
+            failed |= windows.refused
+            for name, used in windows.used.items():
+                annotated &= windows.counts(name) > 0
+                n_windows = np.maximum(n_windows, windows.counts(name))
+                used_share = np.minimum(used_share, used / np.maximum(windows.total, 1))
+        annotated[list(failed)] = False
+        n_tokens = outputs.windows[0].total
+        n_used = np.where(annotated, np.rint(n_tokens * used_share), 0).astype(np.int32)
+        columns: dict[str, Column] = {}
+        for annotation in self.plan.annotations:
+            windows = next(w for w in outputs.windows if annotation.name in w.rows)
+            records, rows = windowed_records(encoded, windows, annotation, annotated)
+            raw = outputs.raw[annotation.name][rows]
+            columns |= annotation.task.decode(annotation.name, raw, records, self._heads[annotation.name])
+        return Annotations(annotated, columns, n_tokens, n_used, np.where(annotated, n_windows, 0), failed)
+
+    def _run_pass(self, encoded: EncodedRecords, windows: WindowSet, outputs: Outputs) -> None:
+        """One encoder over all its windows; fills `outputs`."""
+        annotations = [a for a in self.plan.annotations if a.name in windows.rows]
+        order: list[np.ndarray] = []
+        results: dict[str, list[Tensor]] = {a.name: [] for a in annotations}
+        with torch.inference_mode():
+            for chosen in plan_batches(windows.windows.length, self.max_tokens):
+                for part, tensors in self._run_batch(encoded, windows, annotations, chosen, outputs.failed):
+                    order.append(part)
+                    for name, tensor in tensors.items():
+                        results[name].append(tensor)
+        computed = np.concatenate(order) if order else np.zeros(0, dtype=np.int64)
+        for annotation in annotations:
+            per_token = annotation.task.per_token
+            raw = _in_window_order(windows, per_token, computed, results[annotation.name])
+            _refuse_non_finite(windows, per_token, raw, outputs.failed)
+            outputs.raw[annotation.name] = raw
+
+    def _run_batch(
+        self,
+        encoded: EncodedRecords,
+        windows: WindowSet,
+        annotations: list[Annotation],
+        chosen: np.ndarray,
+        failed: dict[int, InputError],
+    ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """Computes chosen windows; when that raises, halves them until the window at fault stands alone.
+
+        Halving also answers a lack of memory. What stands alone and still raises fails its record only.
+        """
+        try:
+            results = self._compute(encoded, windows, annotations, chosen)
+        except (RuntimeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
+            logger.warning("batch failed windows=%d error=%s", len(chosen), type(error).__name__)
+            if len(chosen) == 1:
+                code = "out_of_memory" if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else "model_error"
+                record = int(windows.windows.record[chosen[0]])
+                failed[record] = InputError(f"the model raised {type(error).__name__} on this record", code=code)
+                return
+            middle = len(chosen) // 2
+            for half in (chosen[:middle], chosen[middle:]):
+                yield from self._run_batch(encoded, windows, annotations, half, failed)
+        else:
+            yield chosen, results
+
+    def _compute(
+        self, encoded: EncodedRecords, windows: WindowSet, annotations: list[Annotation], chosen: np.ndarray
+    ) -> dict[str, Tensor]:
+        """One packed batch through the encoder and all heads."""
+        view = self.plan.views[windows.view]
+        tokenizer = self._tokenizers[view.tokenizer_sha256]
+        encoder = self._encoders[windows.encoder_sha256]
+        ids, cu_seqlens = window_ids(encoded.views[windows.view], windows.windows, chosen, tokenizer.special)
+        pad_token_id = encoder.config.pad_token_id
+        batch = PackedBatch.from_numpy(ids, np.diff(cu_seqlens), pad_token_id=pad_token_id, device=self.device)
+        hidden_TD = encoder(batch)
+        prompt_B = self._prompt_tokens(windows, chosen) if view.prompt else None
+        return {a.name: a.task.forward(self._heads[a.name], hidden_TD, batch, prompt_B).float() for a in annotations}
+
+    def _prompt_tokens(self, windows: WindowSet, chosen: np.ndarray) -> Tensor:
+        """Tokens in front of each window that a prompt-excluding pooling skips: `<s>`, and the prompt in the first."""
+        view = self.plan.views[windows.view]
+        prompt = len(self._tokenizers[view.tokenizer_sha256].encode([view.prompt]).ids)
+        first = windows.windows.start[chosen] == 0
+        return torch.from_numpy(np.where(first, prompt + 1, 1)).to(self.device)
+
+
+def _in_window_order(windows: WindowSet, per_token: bool, computed: np.ndarray, parts: list[Tensor]) -> np.ndarray:
+    """Joins what the batches gave and puts it in the order of the windows; rows never computed are zero."""
+    if not parts:
+        return np.zeros((0, 1), dtype=np.float32)
+    joined = torch.cat(parts).cpu().numpy()
+    lengths = windows.windows.length if per_token else np.ones(len(windows.windows.length), dtype=np.int64)
+    begins = np.cumsum(lengths) - lengths
+    sizes = lengths[computed]
+    inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ordered = np.zeros((int(lengths.sum()), joined.shape[1]), dtype=np.float32)
+    ordered[np.repeat(begins[computed], sizes) + inside] = joined
+    return ordered
+
+
+def _refuse_non_finite(windows: WindowSet, per_token: bool, raw: np.ndarray, failed: dict[int, InputError]) -> None:
+    """Fails every record for which a head gave something that is no number."""
+    finite = np.isfinite(raw).all(axis=1)
+    if finite.all():
+        return
+    window_of_row = np.arange(len(windows.windows.length))
+    if per_token:
+        window_of_row = np.repeat(window_of_row, windows.windows.length)
+    for record in np.unique(windows.windows.record[window_of_row[~finite]]).tolist():
+        failed[record] = InputError("the model gave NaN or infinity for this record", code="non_finite")

@@ -1,0 +1,85 @@
+"""Texts to token ids: all that happens before a model is needed.
+
+Letters: R records, N tokens of all records.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlmr_core.graph.plan import GraphPlan, View
+from xlmr_core.tokenization import Encodings, Tokenizer
+
+# The characters for which str.isspace() holds, as code points.
+SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecords:
+    """R records, tokenised once for each view of the plan.
+
+    Attributes:
+        views: Token ids without special tokens, one for each view.
+        starts_word: For views with offsets, whether a token starts a word (N,); None for the others.
+    """
+
+    views: tuple[Encodings, ...]
+    starts_word: tuple[np.ndarray | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.views[0].splits) - 1
+
+
+class Preprocessor:
+    """Tokenises records for a plan; holds tokenizers and no weights.
+
+    Args:
+        plan: What the records are tokenised for.
+    """
+
+    def __init__(self, plan: GraphPlan) -> None:
+        self.plan = plan
+        self._tokenizers = {view.tokenizer_sha256: Tokenizer.load(view.directory) for view in plan.views}
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> EncodedRecords:
+        """Tokenises records.
+
+        Args:
+            texts: R texts without lone surrogates (see `text_problem`).
+            pairs: R second texts, when the plan was resolved with `pairs=True`.
+
+        Raises:
+            InputError: A text that is no valid Unicode text.
+        """
+        encodings, starts = [], []
+        for view in self.plan.views:
+            encodings.append(self._encode(view, texts, pairs))
+            unk = self._tokenizers[view.tokenizer_sha256].special.unk
+            starts.append(word_starts(texts, encodings[-1], unk) if view.offsets else None)
+        return EncodedRecords(tuple(encodings), tuple(starts))
+
+    def _encode(self, view: View, texts: Sequence[str], pairs: Sequence[str] | None) -> Encodings:
+        tokenizer = self._tokenizers[view.tokenizer_sha256]
+        # A prompt must not turn an empty record into one that looks as if it said something.
+        prompted = [view.prompt + text if text.strip() else text for text in texts] if view.prompt else texts
+        if view.pair:
+            assert pairs is not None
+            return tokenizer.encode_pairs(prompted, pairs, offsets=view.offsets)
+        return tokenizer.encode(prompted, offsets=view.offsets)
+
+
+def word_starts(texts: Sequence[str], encodings: Encodings, unk: int) -> np.ndarray:
+    """Whether each token starts a word (N,), bool: at the text's beginning, or after or at white space.
+
+    An unknown token always does; that is transformers' rule too.
+    """
+    assert encodings.offsets is not None
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    # One space before each text makes "the text's beginning" the same case as "after a space".
+    joined = np.frombuffer((" " + " ".join(texts)).encode("utf-32-le"), dtype=np.uint32)
+    is_space = np.isin(joined, SPACES)
+    text_begins = np.concatenate([[0], np.cumsum(lengths[:-1] + 1)]) + 1
+    begin = encodings.offsets[:, 0] + np.repeat(text_begins, np.diff(encodings.splits))
+    starts: np.ndarray = (encodings.ids == unk) | is_space[begin - 1] | is_space[np.minimum(begin, len(joined) - 1)]
+    return starts

@@ -1,0 +1,130 @@
+"""Sequence classification: one label, several labels or a number for each record (or pair of texts).
+
+Agrees with transformers' `text-classification` pipeline on texts of one window. A longer text has several windows;
+their logits are merged first and turned into scores afterwards.
+
+Letters: W windows, P annotated records, C labels.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from xlmr_core.batch import PackedBatch
+from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.config import ProblemType
+from xlmr_core.errors import TaskError
+from xlmr_core.tasks.columns import Column, Field, Labels, label_lists
+from xlmr_core.tasks.spans import WindowedRecords
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyOptions:
+    """Options of a classification annotation.
+
+    Attributes:
+        labels: Label names in the head's order; default: the checkpoint's own.
+        problem_type: Overrides what the checkpoint says.
+        scores: Whether to write the scores of all labels as `NAME_scores`.
+        threshold: Multi label only: a label is given from this score on.
+        merge: How the logits of several windows become one: their mean or their maximum.
+        max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
+        stride: Tokens that neighbouring windows share.
+    """
+
+    labels: tuple[str, ...] | None = None
+    problem_type: ProblemType | None = None
+    scores: bool = False
+    threshold: float = 0.5
+    merge: Literal["mean", "max"] = "mean"
+    max_length: int | None = None
+    stride: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """The task, bound to one checkpoint's labels.
+
+    Attributes:
+        labels: Label names, C of them.
+        problem_type: Decides activation and columns, by the rule of transformers' pipeline.
+        options: As the user gave them.
+    """
+
+    labels: tuple[str, ...]
+    problem_type: ProblemType
+    options: ClassifyOptions
+
+    per_token: ClassVar[bool] = False
+
+    @classmethod
+    def bind(cls, checkpoint: Checkpoint, options: ClassifyOptions) -> "Classify":
+        """Settles labels and activation.
+
+        Raises:
+            TaskError: The number of labels does not fit the head.
+        """
+        count = checkpoint.num_labels("sequence-classification")
+        labels = options.labels or checkpoint.config.id2label or tuple(f"LABEL_{i}" for i in range(count))
+        if len(labels) != count:
+            rule = f"the head has {count} outputs"
+            raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
+        declared = options.problem_type or checkpoint.config.problem_type
+        default: ProblemType = "single_label_classification" if count > 1 else "multi_label_classification"
+        return cls(tuple(labels), declared or default, options)
+
+    def fields(self, name: str) -> list[Field]:
+        """Columns of an annotation called `name`."""
+        if self.problem_type == "regression":
+            numbers = [Field(f"{name}_scores", "vector", len(self.labels))] if len(self.labels) > 1 else []
+            return numbers or [Field(f"{name}_score", "score")]
+        columns = [Field(f"{name}_label", "label"), Field(f"{name}_score", "score")]
+        if self.problem_type == "multi_label_classification":
+            columns.append(Field(f"{name}_labels", "labels"))
+        if self.options.scores:
+            columns.append(Field(f"{name}_scores", "vector", len(self.labels)))
+        return columns
+
+    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
+        """The head's weights."""
+        return checkpoint.load_sequence_head()
+
+    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
+        """Logits of each window (W, C)."""
+        logits_WC: Tensor = head(hidden_TD, batch)
+        return logits_WC
+
+    def decode(self, name: str, raw_WC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
+        """Logits of windows to columns of records."""
+        logits_PC = records.merge_windows(raw_WC, self.options.merge)
+        scores_PC = self.activate(logits_PC)
+        if self.problem_type == "regression":
+            return {f.name: scores_PC if f.kind == "vector" else scores_PC[:, 0] for f in self.fields(name)}
+        best_P = scores_PC.argmax(axis=1)
+        values: dict[str, Column] = {
+            f"{name}_label": Labels(best_P.astype(np.int32), self.labels),
+            f"{name}_score": scores_PC[np.arange(len(best_P)), best_P],
+            f"{name}_labels": label_lists(scores_PC >= self.options.threshold, self.labels),
+            f"{name}_scores": scores_PC,
+        }
+        return {field.name: values[field.name] for field in self.fields(name)}
+
+    def activate(self, logits_PC: np.ndarray) -> np.ndarray:
+        """Softmax, sigmoid or nothing, in float32; the same shape."""
+        logits_PC = logits_PC.astype(np.float32)
+        if self.problem_type == "regression":
+            return logits_PC
+        if self.problem_type == "multi_label_classification" or len(self.labels) == 1:
+            # exp of -|x| never overflows; 1 / (1 + e) and e / (1 + e) are the two halves of the sigmoid.
+            small = np.exp(-np.abs(logits_PC))
+            sigmoid: np.ndarray = np.where(logits_PC >= 0, 1.0, small) / (1.0 + small)
+            return sigmoid
+        return softmax(logits_PC)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, float32."""
+    exponent = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponent / exponent.sum(axis=-1, keepdims=True), dtype=np.float32)

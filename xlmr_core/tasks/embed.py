@@ -1,0 +1,126 @@
+"""Sentence embedding: one vector for each record, as sentence-transformers computes it.
+
+A text of several windows gets the mean of its windows' pooled vectors, weighted by their content tokens; Dense and
+Normalize modules come after that mean, so that a long text's vector has unit length too.
+
+Letters: W windows, P annotated records, D width.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xlmr_core.batch import PackedBatch
+from xlmr_core.checkpoint import Checkpoint, EmbeddingSpec
+from xlmr_core.errors import TaskError
+from xlmr_core.heads import PoolingMode, PoolingSpec, pool
+from xlmr_core.tasks.columns import Column, Field
+from xlmr_core.tasks.spans import WindowedRecords
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """Options of an embedding annotation.
+
+    Attributes:
+        pooling: Overrides the checkpoint's pooling; several modes are concatenated.
+        normalize: Overrides whether vectors get unit length.
+        prompt: Text put before every record, such as "query: ".
+        prompt_name: Name of one of the checkpoint's own prompts.
+        dimensions: Keep only the first so many values (Matryoshka models); normalised afterwards if at all.
+        output: Stored as float32 or float16.
+        max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
+        stride: Tokens that neighbouring windows share.
+    """
+
+    pooling: tuple[PoolingMode, ...] | None = None
+    normalize: bool | None = None
+    prompt: str | None = None
+    prompt_name: str | None = None
+    dimensions: int | None = None
+    output: Literal["float32", "float16"] = "float32"
+    max_length: int | None = None
+    stride: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """The task, bound to one checkpoint's modules.
+
+    Attributes:
+        spec: Pooling and what follows it.
+        prompt: Text put before every record.
+        width: Values of a vector, D.
+        normalize: Whether vectors get unit length at the end.
+        options: As the user gave them.
+    """
+
+    spec: EmbeddingSpec
+    prompt: str
+    width: int
+    normalize: bool
+    options: EmbedOptions
+
+    per_token: ClassVar[bool] = False
+
+    @classmethod
+    def bind(cls, checkpoint: Checkpoint, options: EmbedOptions) -> "Embed":
+        """Settles pooling, prompt and width.
+
+        Raises:
+            TaskError: No pooling is known, the prompt is unknown or there are too few dimensions.
+        """
+        spec = checkpoint.embedding
+        if options.pooling is not None:
+            pooling = PoolingSpec(options.pooling, spec.pooling.include_prompt if spec else True)
+            spec = replace(spec, pooling=pooling) if spec else EmbeddingSpec.of_pooling(pooling)
+        if spec is None:
+            rule = "a wrong guess gives wrong vectors silently; pass pooling=mean or pooling=cls as its model card says"
+            raise TaskError(f"{checkpoint.spec} does not say how its vectors are pooled, {rule}")
+        width = checkpoint.embedding_width(spec)
+        if options.dimensions is not None and not 0 < options.dimensions <= width:
+            raise TaskError(f"{checkpoint.spec}: dimensions={options.dimensions}, the model gives {width} values")
+        return cls(
+            spec=spec,
+            prompt=_prompt(checkpoint.spec, spec, options),
+            width=options.dimensions or width,
+            normalize=spec.normalize if options.normalize is None else options.normalize,
+            options=options,
+        )
+
+    def fields(self, name: str) -> list[Field]:
+        """Columns of an annotation called `name`."""
+        return [Field(name, "vector", self.width, half=self.options.output == "float16")]
+
+    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
+        """Everything after pooling, Normalize excepted."""
+        return checkpoint.load_embedding_modules()
+
+    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
+        """Pooled vectors of each window (W, D * modes), float32."""
+        skip_B = None if self.spec.pooling.include_prompt else prompt_B
+        return pool(hidden_TD, batch, self.spec.pooling.ordered(), skip_B)
+
+    def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
+        """Pooled vectors of windows to columns of records."""
+        pooled_PD = torch.from_numpy(records.merge_windows(raw_WD, "tokens"))
+        with torch.inference_mode():
+            vectors_PD = head(pooled_PD)[:, : self.width]
+            if self.normalize:
+                vectors_PD = torch.nn.functional.normalize(vectors_PD, dim=1)
+        return {name: vectors_PD.numpy()}
+
+
+def _prompt(spec_text: str, spec: EmbeddingSpec, options: EmbedOptions) -> str:
+    if options.prompt is not None:
+        return options.prompt
+    name = options.prompt_name or spec.default_prompt_name
+    if name is None:
+        return ""
+    if name not in spec.prompts:
+        known = ", ".join(spec.prompts) or "none"
+        raise TaskError(f"{spec_text}: prompt_name={name!r}, the checkpoint's prompts are {known}")
+    return spec.prompts[name]

@@ -1,0 +1,62 @@
+"""`key=value` options of an annotation, read into the task's typed dataclass."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from xlmr_core.errors import TaskError
+
+OptionsT = TypeVar("OptionsT")
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def parse_options(kind: type[OptionsT], raw: Mapping[str, str], *, where: str) -> OptionsT:
+    """Reads options as a user typed them.
+
+    Args:
+        kind: A dataclass whose fields are str, int, float, bool, Literal, tuple[str, ...] or one of these or None.
+        raw: Option names and values, all text. Lists are separated by `|`.
+        where: What the options belong to, for the message.
+
+    Raises:
+        TaskError: Unknown names and unreadable values, all at once.
+    """
+    hints = get_type_hints(kind)
+    allowed = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # OptionsT is a dataclass by contract
+    values, problems = {}, []
+    for name, text in raw.items():
+        if name not in allowed:
+            close = get_close_matches(name, allowed, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(allowed)}"
+            problems.append(f"unknown option {name!r}; {hint}")
+            continue
+        try:
+            values[name] = _convert(hints[name], text)
+        except ValueError as error:
+            problems.append(f"option {name}={text!r}, {error}")
+    if problems:
+        raise TaskError(f"{where}: " + "; ".join(problems))
+    return kind(**values)
+
+
+def _convert(hint: Any, text: str) -> Any:
+    if get_origin(hint) is UnionType:
+        (hint,) = [part for part in get_args(hint) if part is not type(None)]
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise ValueError(f"it must be one of {', '.join(get_args(hint))}")
+        return text
+    if get_origin(hint) is tuple:
+        return tuple(_convert(get_args(hint)[0], part) for part in text.split("|"))
+    if hint is bool:
+        if text.lower() not in BOOLEANS:
+            raise ValueError("it must be true or false")
+        return BOOLEANS[text.lower()]
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            raise ValueError(f"it must be a {'whole ' if hint is int else ''}number") from None
+    return text

@@ -1,0 +1,101 @@
+"""Token classification: entities with offsets into the original text.
+
+Agrees with transformers' `token-classification` pipeline on texts of one window (see `tasks.entities` for its
+known faults). In a longer text every token is read in the window where it has most context, and entities are built
+once, over the whole text, so none is cut at a window's edge.
+
+Letters: T tokens of all windows, N tokens of all records, C labels.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from xlmr_core.batch import PackedBatch
+from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.errors import TaskError
+from xlmr_core.tasks.classify import softmax
+from xlmr_core.tasks.columns import Column, Field
+from xlmr_core.tasks.entities import Aggregation, TagScheme, aggregate
+from xlmr_core.tasks.spans import WindowedRecords
+
+
+@dataclass(frozen=True, slots=True)
+class TagOptions:
+    """Options of a tagging annotation.
+
+    Attributes:
+        labels: Label names in the head's order; default: the checkpoint's own.
+        aggregation: How tokens become entities.
+        ignore: Labels or types that mark no entity.
+        max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
+        stride: Tokens that neighbouring windows share.
+    """
+
+    labels: tuple[str, ...] | None = None
+    aggregation: Aggregation = "simple"
+    ignore: tuple[str, ...] = ("O",)
+    max_length: int | None = None
+    stride: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """The task, bound to one checkpoint's labels.
+
+    Attributes:
+        labels: Label names, C of them.
+        scheme: What they mean.
+        options: As the user gave them.
+    """
+
+    labels: tuple[str, ...]
+    scheme: TagScheme
+    options: TagOptions
+
+    per_token: ClassVar[bool] = True
+
+    @classmethod
+    def bind(cls, checkpoint: Checkpoint, options: TagOptions) -> "Tag":
+        """Settles the labels.
+
+        Raises:
+            TaskError: The number of labels does not fit the head.
+        """
+        count = checkpoint.num_labels("token-classification")
+        labels = options.labels or checkpoint.config.id2label or tuple(f"LABEL_{i}" for i in range(count))
+        if len(labels) != count:
+            rule = f"the head has {count} outputs"
+            raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
+        return cls(tuple(labels), TagScheme.of_labels(tuple(labels), options.ignore), options)
+
+    def fields(self, name: str) -> list[Field]:
+        """Columns of an annotation called `name`."""
+        return [Field(f"{name}_entities", "entities")]
+
+    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
+        """The head's weights."""
+        return checkpoint.load_token_head()
+
+    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
+        """Logits of each token (T, C)."""
+        logits_TC: Tensor = head(hidden_TD, batch)
+        return logits_TC
+
+    def decode(self, name: str, raw_TC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
+        """Logits of tokens to columns of records."""
+        assert records.offsets is not None
+        assert records.starts_word is not None
+        scores_NC = softmax(records.stitch_tokens(raw_TC).astype(np.float32))
+        entities = aggregate(
+            scores_NC,
+            records.splits,
+            records.offsets,
+            records.starts_word,
+            self.labels,
+            self.scheme,
+            self.options.aggregation,
+        )
+        return {f"{name}_entities": entities}
