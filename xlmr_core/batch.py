@@ -55,7 +55,8 @@ class PackedBatch:
             pad_token_id: XLM-R counts positions from `pad_token_id + 1` (fairseq `make_positions`).
             device: Where the tensors go.
         """
-        assert int(lengths.sum()) == len(ids) and (lengths > 0).all()
+        assert int(lengths.sum()) == len(ids)
+        assert (lengths > 0).all()
         bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         positions = np.arange(len(ids)) - np.repeat(bounds[:-1], lengths) + pad_token_id + 1
         return cls(
@@ -78,8 +79,9 @@ class PackedBatch:
 def plan_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
     """Cuts sequences into batches of at most `max_tokens` tokens, longest first.
 
-    Equal lengths end up side by side, which is what grouped attention needs, and the largest batch comes first,
-    so that a lack of memory shows at once. A single sequence longer than the budget gets a batch of its own.
+    Equal lengths end up side by side, which is what grouped attention needs, and the largest batch comes
+    first, so that a lack of memory shows at once. A single sequence longer than the budget is a batch of its
+    own.
 
     Args:
         lengths: Tokens of each sequence (B,).

@@ -19,6 +19,17 @@ ProblemType = Literal["regression", "single_label_classification", "multi_label_
 MODEL_TYPES = ("xlm-roberta", "roberta", "camembert")
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
+_RANGES = {
+    "vocab_size": (1, 2**31),
+    "hidden_size": (1, 2**31),
+    "num_hidden_layers": (0, 4097),
+    "num_attention_heads": (1, 2**31),
+    "intermediate_size": (1, 2**31),
+    "max_position_embeddings": (1, 2**31),
+    "type_vocab_size": (1, 2**31),
+    "pad_token_id": (0, 2**31),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class XLMRobertaConfig:
@@ -89,9 +100,7 @@ class XLMRobertaConfig:
         if not path.is_file():
             raise CheckpointError(f"{path} does not exist, a model directory needs it; check the path")
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(
-                f"{path} has {path.stat().st_size} bytes, a config has at most {MAX_CONFIG_BYTES}"
-            )
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes, a config has at most {MAX_CONFIG_BYTES}")
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -115,7 +124,9 @@ class XLMRobertaConfig:
         if "id2label" in values:
             values["id2label"], complaint = _labels(values["id2label"])
             problems += [complaint] if complaint else []
-        values["architectures"] = tuple(values.get("architectures", ()))
+        if not isinstance(values.get("architectures", []), list | tuple):
+            problems.append(f"architectures {values.pop('architectures')!r}, it must be a list of class names")
+        values["architectures"] = tuple(map(str, values.get("architectures", ())))
         values["extra"] = {key: value for key, value in raw.items() if key not in known and key != "label2id"}
         config = cls(**values)
         problems += config._problems()
@@ -129,25 +140,15 @@ class XLMRobertaConfig:
         if self.model_type not in MODEL_TYPES:
             rule = f"this encoder runs {', '.join(MODEL_TYPES)}; convert the checkpoint or choose another"
             problems.append(f"model_type {self.model_type!r}, {rule}")
-        sizes = [
-            "vocab_size",
-            "hidden_size",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-        ]
-        for name in sizes:
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-                problems.append(f"{name} {value!r}, it must be a positive whole number")
-        if not isinstance(self.num_hidden_layers, int) or not 0 <= self.num_hidden_layers <= 4096:
-            problems.append(
-                f"num_hidden_layers {self.num_hidden_layers!r}, it must be a whole number from 0 to 4096"
-            )
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value < high:
+                problems.append(f"{name} {value!r}, it must be a whole number from {low} to {high - 1}")
+        if not isinstance(self.layer_norm_eps, int | float) or not 0 < self.layer_norm_eps < 1:
+            problems.append(f"layer_norm_eps {self.layer_norm_eps!r}, it must be between 0 and 1")
         if not problems and self.hidden_size % self.num_attention_heads:
-            problems.append(
-                f"hidden_size {self.hidden_size}, num_attention_heads {self.num_attention_heads} must divide it"
-            )
+            heads = self.num_attention_heads
+            problems.append(f"hidden_size {self.hidden_size}, num_attention_heads {heads} must divide it")
         if not problems and self.max_tokens < 8:
             problems.append(
                 f"max_position_embeddings {self.max_position_embeddings}, it leaves {self.max_tokens} tokens"
@@ -155,13 +156,9 @@ class XLMRobertaConfig:
         if self.hidden_act not in get_args(Activation):
             problems.append(f"hidden_act {self.hidden_act!r}, known are {', '.join(get_args(Activation))}")
         if self.problem_type is not None and self.problem_type not in get_args(ProblemType):
-            problems.append(
-                f"problem_type {self.problem_type!r}, known are {', '.join(get_args(ProblemType))}"
-            )
+            problems.append(f"problem_type {self.problem_type!r}, known are {', '.join(get_args(ProblemType))}")
         if self.position_embedding_type != "absolute":
-            problems.append(
-                f"position_embedding_type {self.position_embedding_type!r}, only 'absolute' is implemented"
-            )
+            problems.append(f"position_embedding_type {self.position_embedding_type!r}, only 'absolute' is implemented")
         if self.is_decoder:
             problems.append("is_decoder true, only encoders are implemented")
         return problems
@@ -169,9 +166,7 @@ class XLMRobertaConfig:
     def to_dict(self) -> dict[str, Any]:
         """The keys of a `config.json` that `transformers` opens too."""
         plain = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("extra", "id2label", "architectures")
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "id2label", "architectures")
         }
         plain = {key: value for key, value in plain.items() if value is not None}
         if self.id2label:
@@ -184,7 +179,7 @@ class XLMRobertaConfig:
 
 def _labels(raw: Any) -> tuple[tuple[str, ...], str | None]:
     """Label names in order of id, and what is wrong with them."""
-    rule = "it must map 0, 1, 2, ... to distinct names; correct the file or pass labels=a,b,c"
+    rule = "it must map 0, 1, 2, ... to distinct names; correct it in the file"
     try:
         by_id = {int(key): str(name) for key, name in raw.items()}
     except (AttributeError, TypeError, ValueError):

@@ -1,8 +1,8 @@
 """The RoBERTa-type encoder on packed tokens; read it top to bottom.
 
-Post-LayerNorm transformer of "RoBERTa" (Liu et al. 2019), used unchanged by XLM-R (Conneau et al. 2020). It must
-agree with `transformers.XLMRobertaModel` (tests/xlmr_core/test_encoder.py). One difference in form: tokens lie
-packed in one row, and query, key and value are one matrix.
+Post-LayerNorm transformer of "RoBERTa" (Liu et al. 2019), used unchanged by XLM-R (Conneau et al. 2020). It
+must agree with `transformers.XLMRobertaModel` (tests/xlmr_core/test_encoder.py). One difference in form:
+tokens lie packed in one row, and query, key and value are one matrix.
 
 Letters: T packed tokens, D width, F feed-forward width, H heads, K width of a head.
 """

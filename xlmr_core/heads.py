@@ -53,32 +53,27 @@ class PoolingSpec:
     """How hidden states become one vector; the `1_Pooling` module of sentence-transformers.
 
     Attributes:
-        modes: One or more modes; several are concatenated in sentence-transformers' fixed order.
+        modes: One or more modes; several are concatenated in this order.
         include_prompt: Whether tokens of a prompt count.
     """
 
     modes: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True
 
-    def ordered(self) -> tuple[PoolingMode, ...]:
-        """The modes in the order in which sentence-transformers concatenates them."""
-        return tuple(mode for mode in POOLING_MODES if mode in self.modes)
 
 
-def pool(
-    hidden_TD: Tensor, batch: PackedBatch, modes: Sequence[PoolingMode], skip_B: Tensor | None = None
-) -> Tensor:
+def pool(hidden_TD: Tensor, batch: PackedBatch, modes: Sequence[PoolingMode], skip_B: Tensor | None = None) -> Tensor:
     """Reduces token vectors to one vector a sequence; sums run in float32 whatever the model's dtype.
 
-    Same definitions as `sentence_transformers.models.Pooling`: special tokens count; "weightedmean" weighs a token
-    by its position; "mean_sqrt_len_tokens" divides the sum by the root of the length.
+    Same definitions as sentence-transformers' `Pooling`: special tokens count; "weightedmean" weighs a token by
+    its position; "mean_sqrt_len_tokens" divides the sum by the root of the length.
 
     Args:
         hidden_TD: Last hidden states (T, D).
         batch: Bounds of the sequences.
         modes: What to compute, concatenated in this order.
-        skip_B: How many tokens after `<s>`... of each sequence belong to a prompt and do not count (B,); these are
-            the first `skip` tokens of the sequence, as in sentence-transformers (`<s>` is one of them).
+        skip_B: How many tokens at the start of each sequence do not count (B,): `<s>` and the prompt. The
+            last token always counts, so a window that is all prompt still has a vector.
 
     Returns:
         (B, D * len(modes)), float32.
@@ -87,14 +82,16 @@ def pool(
     sequence_T = batch.sequence_of_token
     index_T = torch.arange(len(hidden_TD), device=hidden_TD.device) - batch.starts[sequence_T]
     count_T = torch.ones(len(hidden_TD), device=hidden_TD.device)
-    if skip_B is not None:
-        count_T = (index_T >= skip_B.to(index_T.device)[sequence_T]).float()
     ends_B = batch.cu_seqlens[1:].long() - 1
+    first_B = batch.starts
+    if skip_B is not None:
+        skip_B = torch.minimum(skip_B.to(ends_B), ends_B - batch.starts)
+        first_B = batch.starts + skip_B
+        count_T = (index_T >= skip_B[sequence_T]).float()
     parts = []
     for mode in modes:
         match mode:
             case "cls":
-                first_B = batch.starts if skip_B is None else batch.starts + skip_B.to(batch.starts.device)
                 parts.append(hidden_TD[first_B])
             case "lasttoken":
                 parts.append(hidden_TD[ends_B])
@@ -108,20 +105,16 @@ def pool(
             case "weightedmean":
                 weight_T1 = ((index_T + 1) * count_T)[:, None]
                 summed_BD = _segment(hidden_TD * weight_T1, sequence_T, len(batch.lengths), "sum")
-                parts.append(
-                    summed_BD / _segment(weight_T1, sequence_T, len(batch.lengths), "sum").clamp(min=1e-9)
-                )
+                parts.append(summed_BD / _segment(weight_T1, sequence_T, len(batch.lengths), "sum").clamp(min=1e-9))
     return torch.cat(parts, dim=1)
 
 
 def _segment(values_TD: Tensor, sequence_T: Tensor, count: int, how: Literal["sum", "amax"]) -> Tensor:
     """Sums or maxima inside each sequence (B, D)."""
-    start = torch.full(
-        (count, values_TD.shape[1]), 0.0 if how == "sum" else -torch.inf, device=values_TD.device
-    )
+    start = torch.full((count, values_TD.shape[1]), 0.0 if how == "sum" else -torch.inf, device=values_TD.device)
     if how == "sum":
         return start.index_add_(0, sequence_T, values_TD)
-    return start.index_reduce_(0, sequence_T, values_TD, "amax")
+    return start.scatter_reduce_(0, sequence_T[:, None].expand_as(values_TD), values_TD, "amax")
 
 
 def _head_dropout(config: XLMRobertaConfig) -> float:

@@ -51,7 +51,7 @@ class Annotations:
 
     @property
     def status(self) -> np.ndarray:
-        """ "ok", "truncated" or "empty" for each record (R,); meaningless for failed ones."""
+        """Of each record, "ok", "truncated" or "empty" (R,); meaningless for failed ones."""
         status: np.ndarray = np.where(self.n_tokens_used < self.n_tokens, "truncated", "ok")
         return np.where(self.annotated, status, "empty")
 

@@ -19,6 +19,11 @@ from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, Labels, label_lists
 from xlmr_core.tasks.spans import WindowedRecords
 
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
+
+# Class names that sentence-transformers' cross-encoders store.
+_CROSS_ENCODER: dict[str, ScoreFunction] = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+
 
 @dataclass(frozen=True, slots=True)
 class ClassifyOptions:
@@ -27,6 +32,7 @@ class ClassifyOptions:
     Attributes:
         labels: Label names in the head's order; default: the checkpoint's own.
         problem_type: Overrides what the checkpoint says.
+        activation: What turns logits into scores; default: a cross-encoder's own, else by problem type.
         scores: Whether to write the scores of all labels as `NAME_scores`.
         threshold: Multi label only: a label is given from this score on.
         merge: How the logits of several windows become one: their mean or their maximum.
@@ -36,6 +42,7 @@ class ClassifyOptions:
 
     labels: tuple[str, ...] | None = None
     problem_type: ProblemType | None = None
+    activation: ScoreFunction | None = None
     scores: bool = False
     threshold: float = 0.5
     merge: Literal["mean", "max"] = "mean"
@@ -49,12 +56,14 @@ class Classify:
 
     Attributes:
         labels: Label names, C of them.
-        problem_type: Decides activation and columns, by the rule of transformers' pipeline.
+        problem_type: Decides the columns.
+        activation: What turns logits into scores.
         options: As the user gave them.
     """
 
     labels: tuple[str, ...]
     problem_type: ProblemType
+    activation: ScoreFunction
     options: ClassifyOptions
 
     per_token: ClassVar[bool] = False
@@ -73,7 +82,10 @@ class Classify:
             raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
         declared = options.problem_type or checkpoint.config.problem_type
         default: ProblemType = "single_label_classification" if count > 1 else "multi_label_classification"
-        return cls(tuple(labels), declared or default, options)
+        problem_type = declared or default
+        stored = _CROSS_ENCODER.get(str(checkpoint.settings.get("activation_fn")))
+        activation = options.activation or stored or _activation(problem_type, count)
+        return cls(tuple(labels), problem_type, activation, options)
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
@@ -114,14 +126,23 @@ class Classify:
     def activate(self, logits_PC: np.ndarray) -> np.ndarray:
         """Softmax, sigmoid or nothing, in float32; the same shape."""
         logits_PC = logits_PC.astype(np.float32)
-        if self.problem_type == "regression":
-            return logits_PC
-        if self.problem_type == "multi_label_classification" or len(self.labels) == 1:
-            # exp of -|x| never overflows; 1 / (1 + e) and e / (1 + e) are the two halves of the sigmoid.
-            small = np.exp(-np.abs(logits_PC))
-            sigmoid: np.ndarray = np.where(logits_PC >= 0, 1.0, small) / (1.0 + small)
-            return sigmoid
-        return softmax(logits_PC)
+        match self.activation:
+            case "none":
+                return logits_PC
+            case "softmax":
+                return softmax(logits_PC)
+            case "sigmoid":
+                # exp of -|x| never overflows; 1 / (1 + e) and e / (1 + e) are the two halves of the sigmoid.
+                small = np.exp(-np.abs(logits_PC))
+                sigmoid: np.ndarray = np.where(logits_PC >= 0, 1.0, small) / (1.0 + small)
+                return sigmoid
+
+
+def _activation(problem_type: ProblemType, count: int) -> ScoreFunction:
+    """The rule of transformers' `text-classification` pipeline."""
+    if problem_type == "regression":
+        return "none"
+    return "sigmoid" if problem_type == "multi_label_classification" or count == 1 else "softmax"
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ class EmbedOptions:
         normalize: Overrides whether vectors get unit length.
         prompt: Text put before every record, such as "query: ".
         prompt_name: Name of one of the checkpoint's own prompts.
-        dimensions: Keep only the first so many values (Matryoshka models); normalised afterwards if at all.
+        dimensions: Keep only the first so many values (Matryoshka models), normalised afterwards if at all; default:
+            the checkpoint's own `truncate_dim`, else all.
         output: Stored as float32 or float16.
         max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
         stride: Tokens that neighbouring windows share.
@@ -81,12 +82,13 @@ class Embed:
             rule = "a wrong guess gives wrong vectors silently; pass pooling=mean or pooling=cls as its model card says"
             raise TaskError(f"{checkpoint.spec} does not say how its vectors are pooled, {rule}")
         width = checkpoint.embedding_width(spec)
-        if options.dimensions is not None and not 0 < options.dimensions <= width:
-            raise TaskError(f"{checkpoint.spec}: dimensions={options.dimensions}, the model gives {width} values")
+        dimensions = options.dimensions if options.dimensions is not None else spec.truncate_dim
+        if dimensions is not None and not 0 < dimensions <= width:
+            raise TaskError(f"{checkpoint.spec}: dimensions={dimensions}, the model gives {width} values")
         return cls(
             spec=spec,
             prompt=_prompt(checkpoint.spec, spec, options),
-            width=options.dimensions or width,
+            width=dimensions or width,
             normalize=spec.normalize if options.normalize is None else options.normalize,
             options=options,
         )
@@ -102,7 +104,7 @@ class Embed:
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
         """Pooled vectors of each window (W, D * modes), float32."""
         skip_B = None if self.spec.pooling.include_prompt else prompt_B
-        return pool(hidden_TD, batch, self.spec.pooling.ordered(), skip_B)
+        return pool(hidden_TD, batch, self.spec.pooling.modes, skip_B)
 
     def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Pooled vectors of windows to columns of records."""

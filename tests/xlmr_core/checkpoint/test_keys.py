@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from xlmr_core.checkpoint.keys import PREFIXES, encoder_file_names, find_prefix, head_file_names, modern_name
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.encoder import Encoder
+from xlmr_core.errors import CheckpointError
+from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
+
+SMALL = XLMRobertaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=11, num_attention_heads=2, intermediate_size=8)
+
+
+def names_of(module, translate):
+    return [part for name in module.state_dict() for part in translate(name)]
+
+
+def test_the_table_covers_exactly_the_names_transformers_writes(random_model):
+    with torch.device("meta"):
+        encoder = Encoder(SMALL)
+    written = {n for n in random_model("XLMRobertaModel", num_hidden_layers=11).state_dict() if "pooler" not in n}
+    names = names_of(encoder, encoder_file_names)
+    assert set(names) == written
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "class_name"),
+    [
+        ("sequence-classification", SequenceClassificationHead, "XLMRobertaForSequenceClassification"),
+        ("token-classification", TokenClassificationHead, "XLMRobertaForTokenClassification"),
+    ],
+)
+def test_head_names_are_those_of_transformers(random_model, kind, module, class_name):
+    written = {name for name in random_model(class_name).state_dict() if not name.startswith("roberta.")}
+    assert set(names_of(module(SMALL, 2), lambda name: head_file_names(kind, name))) == written
+
+
+def test_query_key_and_value_are_stacked_in_this_order():
+    assert encoder_file_names("layers.10.qkv.bias") == tuple(
+        f"encoder.layer.10.attention.self.{part}.bias" for part in ("query", "key", "value")
+    )
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_prefix_of_the_majority_is_found(prefix):
+    names = [f"{prefix}embeddings.word_embeddings.weight", f"{prefix}encoder.layer.0.output.dense.bias"]
+    assert find_prefix([*names, "embeddings.stray", "classifier.weight"], source="x") == prefix
+
+
+def test_a_file_of_another_family_is_refused_with_what_it_holds():
+    with pytest.raises(CheckpointError, match=r"no XLM-R encoder \(first names: wte\.weight\)"):
+        find_prefix(["wte.weight"], source="x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a.LayerNorm.gamma", "a.LayerNorm.weight"),
+        ("a.LayerNorm.beta", "a.LayerNorm.bias"),
+        ("roberta.embeddings.position_ids", None),
+        ("embeddings.token_type_ids", None),
+        ("layerwise_attention.gamma", "layerwise_attention.gamma"),
+    ],
+)
+def test_old_names_become_modern_ones(old, new):
+    assert modern_name(old) == new

@@ -1,0 +1,188 @@
+"""What is written is read back equal, by us and by transformers; and never half."""
+
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+
+from xlmr_core.batch import PackedBatch
+from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory, writing
+from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.encoder import Encoder
+from xlmr_core.errors import CheckpointError
+from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
+
+CONFIG = XLMRobertaConfig(
+    vocab_size=120,
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=96,
+    max_position_embeddings=130,
+    type_vocab_size=1,
+    layer_norm_eps=1e-5,
+)
+LABELS = ("neg", "neutral", "pos")
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return Encoder(CONFIG).eval()
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/tokenizer.json").write_text('{"any": "content"}')
+    (tmp_path / "base/README.md").write_text("not a tokenizer file")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def sequence_head():
+    torch.manual_seed(1)
+    return SequenceClassificationHead(CONFIG, 3).eval()
+
+
+def assert_same(read, written):
+    """Equal bit by bit. Outputs need not be: matrix kernels round by where in memory a weight begins."""
+    read, written = read.state_dict(), written.state_dict()
+    assert read.keys() == written.keys()
+    assert all(torch.equal(read[name], written[name]) for name in written)
+
+
+@torch.inference_mode()
+def outputs(encoder, texts, head=None):
+    batch = PackedBatch.from_lists(texts, pad_token_id=1)
+    hidden_TD = encoder(batch)
+    return head(hidden_TD, batch) if head else hidden_TD
+
+
+def test_a_bare_encoder_is_read_back_and_by_transformers(encoder, tokenizer, texts_of, tmp_path):
+    write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer)
+    texts = texts_of([9])
+    expected = outputs(encoder, texts)
+    assert_same(Checkpoint.open(str(tmp_path / "out")).load_encoder(), encoder)
+    theirs, info = transformers.AutoModel.from_pretrained(
+        tmp_path / "out", add_pooling_layer=False, output_loading_info=True
+    )
+    assert not any(info.values())
+    with torch.inference_mode():
+        hidden = theirs.eval()(torch.tensor(texts)).last_hidden_state[0]
+    assert torch.allclose(hidden, expected, atol=1e-5)
+    with safe_open(tmp_path / "out/model.safetensors", "pt") as file:
+        assert "embeddings.word_embeddings.weight" in file.keys()  # noqa: SIM118
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
+def test_a_sequence_head_is_read_back_and_by_transformers(
+    encoder, tokenizer, sequence_head, texts_of, tmp_path, problem
+):
+    head = TrainedHead(sequence_head, LABELS, problem, {"max_length": 64, "thresholds": [0.5]})
+    write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=head)
+    checkpoint, texts = Checkpoint.open(str(tmp_path / "out")), texts_of([9])
+    expected = outputs(encoder, texts, sequence_head)
+    assert_same(checkpoint.load_encoder(), encoder)
+    assert_same(checkpoint.load_sequence_head(), sequence_head)
+    assert (checkpoint.task, checkpoint.max_length) == ("sequence-classification", 64)
+    assert (checkpoint.config.id2label, checkpoint.config.problem_type) == (LABELS, problem)
+    assert checkpoint.settings["thresholds"] == [0.5]
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert theirs.config.id2label == dict(enumerate(LABELS))
+    with torch.inference_mode():
+        assert torch.allclose(theirs(torch.tensor(texts)).logits, expected, atol=1e-5)
+
+
+def test_a_token_head_is_read_back_and_by_transformers(encoder, tokenizer, texts_of, tmp_path):
+    module = TokenClassificationHead(CONFIG, 5).eval()
+    write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=TrainedHead(module))
+    checkpoint, texts = Checkpoint.open(str(tmp_path / "out")), texts_of([9])
+    expected = outputs(encoder, texts, module)
+    assert_same(checkpoint.load_token_head(), module)
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
+    with torch.inference_mode():
+        assert torch.allclose(theirs(torch.tensor(texts)).logits[0], expected, atol=1e-5)
+
+
+def test_several_heads_share_one_encoder(encoder, tokenizer, sequence_head, tmp_path):
+    heads = {
+        "topic": TrainedHead(sequence_head, LABELS, "single_label_classification", {"max_length": 32}),
+        "names": TrainedHead(TokenClassificationHead(CONFIG, 2).eval(), ("O", "PER")),
+        "embedding": TrainedHead(None, settings={"pooling": ["mean"], "normalize": True}),
+    }
+    out = tmp_path / "out"
+    write_model_directory(out, encoder, tokenizer=tokenizer, heads=heads, settings={"max_length": 100})
+    opened = {name: Checkpoint.open(f"{out}#{name}") for name in heads}
+    assert len({checkpoint.encoder_sha256() for checkpoint in opened.values()}) == 1
+    assert {name: checkpoint.task for name, checkpoint in opened.items()} == {
+        "topic": "sequence-classification",
+        "names": "token-classification",
+        "embedding": "embedding",
+    }
+    assert [opened[name].max_length for name in heads] == [32, 100, 100]
+    assert (opened["topic"].config.id2label, opened["names"].config.id2label) == (LABELS, ("O", "PER"))
+    assert opened["embedding"].embedding.pooling.modes == ("mean",)
+    assert opened["topic"].embedding is None
+    assert_same(opened["topic"].load_encoder(), encoder)
+    assert_same(opened["topic"].load_sequence_head(), sequence_head)
+    assert Checkpoint.open(str(out)).task is None
+    with pytest.raises(CheckpointError, match="names the head 'sentiment', it has embedding, names, topic"):
+        Checkpoint.open(f"{out}#sentiment")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_halves_the_file(encoder, tokenizer, texts_of, tmp_path, dtype):
+    write_model_directory(tmp_path / "whole", encoder, tokenizer=tokenizer)
+    write_model_directory(tmp_path / "half", encoder, tokenizer=tokenizer, dtype=dtype)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.55 * sizes[0]
+    read = Checkpoint.open(str(tmp_path / "half")).load_encoder()
+    assert torch.allclose(outputs(read, texts_of([9])), outputs(encoder, texts_of([9])), atol=0.05)
+
+
+def test_a_failed_write_leaves_nothing(encoder, tokenizer, tmp_path, monkeypatch):
+    def break_off(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(writing, "_sync", break_off)
+    with pytest.raises(OSError, match="disk full"):
+        write_model_directory(tmp_path / "deep/out", encoder, tokenizer=tokenizer)
+    assert not list((tmp_path / "deep").iterdir())
+
+
+def test_nothing_is_ever_overwritten_and_all_problems_are_named(encoder, sequence_head, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious").touch()
+    heads = {
+        "a/b": TrainedHead(sequence_head, ("one", "two")),
+        "empty": TrainedHead(None),
+    }
+    with pytest.raises(CheckpointError) as error:
+        write_model_directory(tmp_path / "out", encoder, tokenizer=tmp_path, heads=heads)
+    for part in (
+        "exists and is not empty",
+        "no tokenizer files",
+        "must be a plain file name",
+        "has 2 labels, it must have 3",
+        "head 'empty' has neither weights nor pooling",
+    ):
+        assert part in str(error.value)
+
+
+def test_what_was_read_is_written_again_with_all_its_config_keys(saved, edit_json, tokenizer, tmp_path):
+    directory = saved("XLMRobertaForSequenceClassification", num_labels=3)
+    edit_json(directory / "config.json", custom="kept", torch_dtype="float16", model_type="camembert")
+    checkpoint = Checkpoint.open(str(directory))
+    head = TrainedHead(checkpoint.load_sequence_head(), LABELS, "single_label_classification")
+    write_model_directory(tmp_path / "out", checkpoint.load_encoder(), tokenizer=tokenizer, head=head)
+    again = Checkpoint.open(str(tmp_path / "out"))
+    assert again.config.extra["custom"] == "kept"
+    assert (again.config.extra["dtype"], "torch_dtype" in again.config.extra) == ("float32", False)
+    assert again.encoder_sha256() == checkpoint.encoder_sha256()
+    assert again.head_sha256("sequence-classification") == checkpoint.head_sha256("sequence-classification")

@@ -1,0 +1,135 @@
+"""Heads against transformers' classes, pooling against sentence-transformers' `Pooling`."""
+
+from itertools import permutations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from xlmr_core.batch import PackedBatch, pad
+from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.encoder import optimise_for_inference
+from xlmr_core.heads import POOLING_MODES, PoolingSpec, pool
+
+LENGTHS = [1, 2, 17, 64, 511, 512]
+WIDTH = 6
+
+
+def logits_of_reference(model, texts):
+    with torch.inference_mode():
+        return [model(input_ids=torch.tensor([ids])).logits[0] for ids in texts]
+
+
+def assert_agrees(logits, model, texts):
+    """At most 1e-5 from the reference, or at most 3 times its own distance from float64."""
+    join = torch.stack if logits.shape[0] == len(texts) else torch.cat
+    reference = join(logits_of_reference(model, texts))
+    exact = join(logits_of_reference(model.double(), texts))
+    model.float()
+    rounding = (reference - exact).abs().max()
+    assert logits.shape == reference.shape
+    assert (logits - reference).abs().max() <= 1e-5 or (logits - exact).abs().max() <= 3 * rounding
+
+
+@torch.inference_mode()
+def run(directory, head_name, texts, prepack):
+    checkpoint = Checkpoint.open(str(directory))
+    encoder, head = checkpoint.load_encoder(), getattr(checkpoint, head_name)()
+    if prepack:
+        for module in (encoder, head):
+            optimise_for_inference(module, device="cpu", dtype=torch.float32)
+    batch = PackedBatch.from_lists(texts, pad_token_id=1)
+    return head(encoder(batch), batch)
+
+
+@pytest.mark.parametrize("prepack", [False, True])
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [("single_label_classification", 3), ("multi_label_classification", 16), ("regression", 1), (None, 2)],
+)
+def test_sequence_logits_agree(random_model, texts_of, tmp_path, problem, labels, prepack):
+    model = random_model("XLMRobertaForSequenceClassification", num_labels=labels, problem_type=problem)
+    model.save_pretrained(tmp_path)
+    texts = texts_of(LENGTHS)
+    assert_agrees(run(tmp_path, "load_sequence_head", texts, prepack), model, texts)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    assert (checkpoint.task, checkpoint.num_labels(checkpoint.task)) == ("sequence-classification", labels)
+    assert checkpoint.config.problem_type == problem
+
+
+@pytest.mark.parametrize("prepack", [False, True])
+def test_token_logits_agree(random_model, texts_of, tmp_path, prepack):
+    model, texts = random_model("XLMRobertaForTokenClassification", num_labels=9), texts_of(LENGTHS)
+    model.save_pretrained(tmp_path)
+    assert_agrees(run(tmp_path, "load_token_head", texts, prepack), model, texts)
+
+
+def test_heads_drop_nothing_outside_training(random_model, texts_of, tmp_path):
+    random_model("XLMRobertaForSequenceClassification", num_labels=3).save_pretrained(tmp_path)
+    head = Checkpoint.open(str(tmp_path)).load_sequence_head()
+    batch, hidden_TD = PackedBatch.from_lists(texts_of([9]), pad_token_id=1), torch.randn(9, 48)
+    assert torch.equal(head(hidden_TD, batch), head(hidden_TD, batch))
+    assert not torch.equal(head.train()(hidden_TD, batch), head(hidden_TD, batch))
+
+
+def pool_of_reference(hidden_TD, lengths, spec, prompt_length=None):
+    """Sentence vectors of sentence-transformers, from the padded form of the same hidden states."""
+    mask_BL = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    features = {"token_embeddings": pad(hidden_TD, mask_BL), "attention_mask": mask_BL}
+    if prompt_length is not None:
+        features["prompt_length"] = prompt_length
+    return Pooling(WIDTH, pooling_mode=spec.modes, include_prompt=spec.include_prompt)(features)["sentence_embedding"]
+
+
+def batch_of(lengths):
+    return PackedBatch.from_lists([[0] * length for length in lengths], pad_token_id=1)
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    modes=st.lists(st.sampled_from(POOLING_MODES), min_size=1, max_size=6, unique=True),
+    seed=st.integers(0, 2**31),
+)
+def test_pooling_agrees_for_every_mode_and_every_order_of_modes(lengths, modes, seed):
+    hidden_TD = torch.randn(sum(lengths), WIDTH, generator=torch.Generator().manual_seed(seed))
+    spec = PoolingSpec(tuple(modes))
+    pooled_BD = pool(hidden_TD, batch_of(lengths), spec.modes)
+    assert torch.allclose(pooled_BD, pool_of_reference(hidden_TD, lengths, spec), atol=1e-6)
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(6, 40), min_size=1, max_size=6),
+    mode=st.sampled_from(POOLING_MODES),
+    prompt=st.integers(1, 5),
+    seed=st.integers(0, 2**31),
+)
+def test_prompt_tokens_are_left_out_as_sentence_transformers_does_it(lengths, mode, prompt, seed):
+    hidden_TD = torch.randn(sum(lengths), WIDTH, generator=torch.Generator().manual_seed(seed))
+    pooled_BD = pool(hidden_TD, batch_of(lengths), (mode,), torch.full((len(lengths),), prompt))
+    expected_BD = pool_of_reference(hidden_TD, lengths, PoolingSpec((mode,), include_prompt=False), prompt)
+    assert torch.allclose(pooled_BD, expected_BD, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_a_window_that_is_all_prompt_is_its_last_token_and_disturbs_no_neighbour(mode):
+    hidden_TD = torch.randn(9, WIDTH)
+    pooled_BD = pool(hidden_TD, batch_of([4, 5]), (mode,), torch.tensor([7, 1]))
+    assert torch.allclose(pooled_BD[0], hidden_TD[3], atol=1e-6)
+    assert torch.allclose(pooled_BD[1], pool(hidden_TD[4:], batch_of([5]), (mode,), torch.tensor([1]))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_sums_run_in_float32_whatever_the_model_computes_in(mode):
+    hidden_TD = torch.randn(512, WIDTH).bfloat16()
+    assert torch.equal(pool(hidden_TD, batch_of([512]), (mode,)), pool(hidden_TD.float(), batch_of([512]), (mode,)))
+
+
+def test_the_order_of_modes_is_the_order_of_vectors():
+    hidden_TD = torch.randn(5, WIDTH)
+    for modes in permutations(["cls", "mean", "max"]):
+        parts = [pool(hidden_TD, batch_of([2, 3]), (mode,)) for mode in modes]
+        assert torch.equal(pool(hidden_TD, batch_of([2, 3]), modes), torch.cat(parts, dim=1))

@@ -1,0 +1,60 @@
+"""File names of a model directory, and bounded reading of its JSON files."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xlmr_core.errors import CheckpointError
+
+CONFIG = "config.json"
+SETTINGS = "xlmr.json"
+HEADS = "heads"
+SAFETENSORS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+MODULES = "modules.json"
+SENTENCE_CONFIG = "config_sentence_transformers.json"
+# One name for each architecture that sentence-transformers once told apart; the content is the same.
+SENTENCE_LIMITS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "merges.txt",
+)
+
+MAX_JSON_BYTES = 64 << 20
+
+JsonT = TypeVar("JsonT", dict[str, Any], list[Any])
+
+
+def read_json(path: Path, kind: type[JsonT]) -> JsonT:
+    """Reads a JSON file whose top value must be a `kind`.
+
+    Raises:
+        CheckpointError: The file is too large, no JSON or something else on top.
+    """
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, at most {MAX_JSON_BYTES} are read")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}), save or download it again") from None
+    if not isinstance(content, kind):
+        wanted = {dict: "an object", list: "a list"}[kind]
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, it must be {wanted}; save or download it again"
+        )
+    return content
+
+
+def read_json_if_any(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, empty when there is no such file."""
+    return read_json(path, dict) if path.is_file() else {}
