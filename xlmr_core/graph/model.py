@@ -153,7 +153,7 @@ class ModelGraph:
         computed = np.concatenate(order) if order else np.zeros(0, dtype=np.int64)
         for annotation in annotations:
             per_token = annotation.task.per_token
-            raw = _in_window_order(windows, per_token, computed, results[annotation.name])
+            raw = _in_window_order(windows, per_token, annotation.task.raw_width, computed, results[annotation.name])
             _refuse_non_finite(windows, per_token, raw, outputs.failed)
             outputs.raw[annotation.name] = raw
 
@@ -206,10 +206,12 @@ class ModelGraph:
         return torch.from_numpy(np.where(first, prompt + 1, 1)).to(self.device)
 
 
-def _in_window_order(windows: WindowSet, per_token: bool, computed: np.ndarray, parts: list[Tensor]) -> np.ndarray:
+def _in_window_order(
+    windows: WindowSet, per_token: bool, width: int, computed: np.ndarray, parts: list[Tensor]
+) -> np.ndarray:
     """Joins what the batches gave and puts it in the order of the windows; rows never computed are zero."""
     if not parts:
-        return np.zeros((0, 1), dtype=np.float32)
+        return np.zeros((0, width), dtype=np.float32)
     joined = torch.cat(parts).cpu().numpy()
     lengths = windows.windows.length if per_token else np.ones(len(windows.windows.length), dtype=np.int64)
     begins = np.cumsum(lengths) - lengths

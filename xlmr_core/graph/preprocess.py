@@ -79,7 +79,7 @@ def word_starts(texts: Sequence[str], encodings: Encodings, unk: int) -> np.ndar
     # One space before each text makes "the text's beginning" the same case as "after a space".
     joined = np.frombuffer((" " + " ".join(texts)).encode("utf-32-le"), dtype=np.uint32)
     is_space = np.isin(joined, SPACES)
-    text_begins = np.concatenate([[0], np.cumsum(lengths[:-1] + 1)]) + 1
+    text_begins = np.cumsum(lengths + 1) - lengths
     begin = encodings.offsets[:, 0] + np.repeat(text_begins, np.diff(encodings.splits))
     starts: np.ndarray = (encodings.ids == unk) | is_space[begin - 1] | is_space[np.minimum(begin, len(joined) - 1)]
     return starts

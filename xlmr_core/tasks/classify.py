@@ -87,6 +87,11 @@ class Classify:
         activation = options.activation or stored or _activation(problem_type, count)
         return cls(tuple(labels), problem_type, activation, options)
 
+    @property
+    def raw_width(self) -> int:
+        """Outputs of the head, C."""
+        return len(self.labels)
+
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
         if self.problem_type == "regression":

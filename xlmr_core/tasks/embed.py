@@ -54,6 +54,7 @@ class Embed:
     Attributes:
         spec: Pooling and what follows it.
         prompt: Text put before every record.
+        raw_width: Values of a pooled vector, before any module that follows.
         width: Values of a vector, D.
         normalize: Whether vectors get unit length at the end.
         options: As the user gave them.
@@ -61,6 +62,7 @@ class Embed:
 
     spec: EmbeddingSpec
     prompt: str
+    raw_width: int
     width: int
     normalize: bool
     options: EmbedOptions
@@ -88,6 +90,7 @@ class Embed:
         return cls(
             spec=spec,
             prompt=_prompt(checkpoint.spec, spec, options),
+            raw_width=checkpoint.config.hidden_size * len(spec.pooling.modes),
             width=dimensions or width,
             normalize=spec.normalize if options.normalize is None else options.normalize,
             options=options,

@@ -71,6 +71,11 @@ class Tag:
             raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
         return cls(tuple(labels), TagScheme.of_labels(tuple(labels), options.ignore), options)
 
+    @property
+    def raw_width(self) -> int:
+        """Outputs of the head, C."""
+        return len(self.labels)
+
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
         return [Field(f"{name}_entities", "entities")]

@@ -182,3 +182,13 @@ def test_an_encoder_without_pooling_is_refused_not_guessed(make_checkpoint):
         resolve(f"v={bare}")
     with pytest.raises(TaskError, match="pooling=mean"):
         resolve(f"v={bare},task=embedding")
+
+
+@pytest.mark.parametrize("texts", [[], ["", " "]], ids=["no records", "empty records"])
+def test_nothing_to_annotate_is_no_special_case(classifier, tagger, texts):
+    plan = resolve(f"a={classifier},scores=true", f"t={tagger}", f"v={tagger},task=embedding,pooling=mean|cls")
+    result = annotate(plan, texts)
+    assert result.annotated.tolist() == [False] * len(texts)
+    assert result.columns["a_scores"].shape == (0, 3)
+    assert result.columns["v"].shape == (0, 64)
+    assert len(result.columns["t_entities"].codes) == 0
