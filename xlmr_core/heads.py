@@ -61,7 +61,6 @@ class PoolingSpec:
     include_prompt: bool = True
 
 
-
 def pool(hidden_TD: Tensor, batch: PackedBatch, modes: Sequence[PoolingMode], skip_B: Tensor | None = None) -> Tensor:
     """Reduces token vectors to one vector a sequence; sums run in float32 whatever the model's dtype.
 

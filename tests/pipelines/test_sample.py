@@ -110,8 +110,7 @@ def test_the_declared_script_is_the_one_most_letters_have(rows: list[Row]) -> No
 
 def test_simplified_and_traditional_chinese_do_not_mix(rows: list[Row]) -> None:
     letters = {
-        name: set("".join(row["text"] for row in rows if row["language"] == name))
-        for name in ("zho_Hans", "zho_Hant")
+        name: set("".join(row["text"] for row in rows if row["language"] == name)) for name in ("zho_Hans", "zho_Hant")
     }
     assert not letters["zho_Hans"] & set("這們說為來時會對請個")
     assert not letters["zho_Hant"] & set("这们说为来时会对请个")

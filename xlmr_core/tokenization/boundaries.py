@@ -55,9 +55,7 @@ def word_boundary(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:
     # A token that swallows the blanks beside it must keep them.
     before = "".join(f"(?<!{re.escape(token.content)})" for token in added if token.rstrip)
     after = "".join(f"(?!{re.escape(token.content)})" for token in added if token.lstrip)
-    return re.compile(
-        f"(?<=[^{_UNSTEADY}]){before}(?=[{blanks}]{after}(?![{_UNSTEADY}{_JOINS_BACK}])[{_STEADY}])"
-    )
+    return re.compile(f"(?<=[^{_UNSTEADY}]){before}(?=[{blanks}]{after}(?![{_UNSTEADY}{_JOINS_BACK}])[{_STEADY}])")
 
 
 def _splitting_blanks(tokenizer: tokenizers.Tokenizer) -> str:

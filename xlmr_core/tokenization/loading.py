@@ -78,9 +78,7 @@ def _read_library(directory: Path, config: dict[str, Any]) -> tokenizers.Tokeniz
         for path in (vocabulary, merges):
             _read_bounded(path, _MAX_BYTES)
         with _reading(vocabulary):
-            return _byte_level(
-                vocabulary, merges, add_prefix_space=bool(config.get("add_prefix_space", False))
-            )
+            return _byte_level(vocabulary, merges, add_prefix_space=bool(config.get("add_prefix_space", False)))
     raise CheckpointError(
         f"tokenizer of {directory} not found, it must hold tokenizer.json, sentencepiece.bpe.model, "
         "or vocab.json with merges.txt; copy them from the model the checkpoint was trained from"
@@ -116,14 +114,9 @@ def _byte_level(vocabulary: Path, merges: Path, *, add_prefix_space: bool) -> to
     return tokenizer
 
 
-def _register_special_tokens(
-    library: tokenizers.Tokenizer, config: dict[str, Any], directory: Path
-) -> SpecialTokens:
+def _register_special_tokens(library: tokenizers.Tokenizer, config: dict[str, Any], directory: Path) -> SpecialTokens:
     """Finds the ids; a literal "<s>" in a text becomes the token even where the file forgot to say so."""
-    names = [
-        _content(config.get(role)) or _content(config.get(other)) or default
-        for role, other, default in _ROLES
-    ]
+    names = [_content(config.get(role)) or _content(config.get(other)) or default for role, other, default in _ROLES]
     ids = [library.token_to_id(name) for name in names]
     bos, eos, pad, unk, mask = ids
     if bos is None or eos is None or pad is None or unk is None:
@@ -178,9 +171,7 @@ def _read_bounded(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise CheckpointError(
-            f"{path.name} is larger than {limit >> 20} MiB, no tokenizer is; check what the file is"
-        )
+        raise CheckpointError(f"{path.name} is larger than {limit >> 20} MiB, no tokenizer is; check what the file is")
     return data
 
 

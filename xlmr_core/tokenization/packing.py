@@ -77,7 +77,5 @@ def _content(
     if windows.pair_start is not None and windows.pair_end is not None:
         pair_start = windows.pair_start[order]
         pair_lengths = windows.pair_end[order] - pair_start
-        sides.append(
-            (ranges(first + lengths + 2, pair_lengths), ranges(pair_start, pair_lengths), pair_lengths)
-        )
+        sides.append((ranges(first + lengths + 2, pair_lengths), ranges(pair_start, pair_lengths), pair_lengths))
     return sides

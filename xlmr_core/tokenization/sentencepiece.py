@@ -47,9 +47,7 @@ def parse_model(data: bytes) -> SentencePieceModel:
             if field == 1:
                 pieces.append(_piece(_message(value)))
             elif field == 2:
-                model_type = next(
-                    (v for f, v in _fields(_message(value)) if f == 3 and isinstance(v, int)), _UNIGRAM
-                )
+                model_type = next((v for f, v in _fields(_message(value)) if f == 3 and isinstance(v, int)), _UNIGRAM)
             elif field == 3:
                 charsmap = next((_message(v) for f, v in _fields(_message(value)) if f == 2), b"")
     except (ValueError, IndexError, struct.error) as error:

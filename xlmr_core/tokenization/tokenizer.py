@@ -103,15 +103,11 @@ class Tokenizer:
         except (TypeError, UnicodeError) as error:
             for row, text in enumerate(texts):
                 if code := text_problem(text):
-                    raise InputError(
-                        f"text {row} is unusable ({code}), it must be valid Unicode", code=code
-                    ) from error
+                    raise InputError(f"text {row} is unusable ({code}), it must be valid Unicode", code=code) from error
             raise
         return join(parts)
 
-    def encode_pairs(
-        self, first: Sequence[str], second: Sequence[str], *, offsets: bool = False
-    ) -> Encodings:
+    def encode_pairs(self, first: Sequence[str], second: Sequence[str], *, offsets: bool = False) -> Encodings:
         """Tokenises pairs; the second texts are the result's `pair`.
 
         Args:

@@ -87,9 +87,7 @@ def _plan_single(lengths: np.ndarray, *, limit: int, stride: int, on_long: OnLon
     return Windows(record, start, end, None, None, length, refused)
 
 
-def _plan_pairs(
-    first: np.ndarray, second: np.ndarray, *, limit: int, stride: int, on_long: OnLong
-) -> Windows:
+def _plan_pairs(first: np.ndarray, second: np.ndarray, *, limit: int, stride: int, on_long: OnLong) -> Windows:
     room, total = limit - _FRAME_PAIR, first + second
     usable, refused = total > 0, {}
     if on_long == "truncate":

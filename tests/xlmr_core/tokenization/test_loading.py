@@ -72,18 +72,14 @@ def test_a_file_beyond_the_bound_is_not_read(directory: Path, monkeypatch: pytes
 
 
 def test_missing_special_tokens_are_all_named(directory: Path) -> None:
-    (directory / "special_tokens_map.json").write_text(
-        '{"bos_token": "[BOS]", "pad_token": {"content": "[PAD]"}}'
-    )
+    (directory / "special_tokens_map.json").write_text('{"bos_token": "[BOS]", "pad_token": {"content": "[PAD]"}}')
     with pytest.raises(CheckpointError, match=r"lacks \[BOS\], \[PAD\]"):
         Tokenizer.load(directory)
 
 
 def test_a_tokenizer_of_another_family_is_refused(directory: Path) -> None:
     def bert_frame(content: dict) -> None:
-        content["post_processor"]["pair"] = [
-            part for part in content["post_processor"]["pair"] if part != EOS
-        ][:-1]
+        content["post_processor"]["pair"] = [part for part in content["post_processor"]["pair"] if part != EOS][:-1]
 
     edit(directory, bert_frame)
     with pytest.raises(CheckpointError, match="frame"):

@@ -33,9 +33,7 @@ awkward = st.lists(
                 "ﬁ",
             ]
         ),
-        st.sampled_from(
-            ["Hello", "world,", "नमस्ते", "สวัสดี", "你好", "😂", "👩‍👩‍👧", "é", "▁", "؀", "\u0e33", "\uff9e"]
-        ),
+        st.sampled_from(["Hello", "world,", "नमस्ते", "สวัสดี", "你好", "😂", "👩‍👩‍👧", "é", "▁", "؀", "\u0e33", "\uff9e"]),
         st.sampled_from(["<s>", "</s>", "<mask>", "<pad>", "<unk>", " <mask>"]),
         st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
     ),
@@ -65,9 +63,7 @@ def assert_same(ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast, t
     assert np.array_equal(ours.encode(texts).ids, with_offsets.ids)
 
 
-def assert_same_in_bulk(
-    ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast, texts: list[str]
-) -> None:
+def assert_same_in_bulk(ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast, texts: list[str]) -> None:
     """Against the library object inside `theirs`, without its slow Python; and a sample through all of it."""
     expected = theirs.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     encoded = ours.encode(texts, offsets=True)
@@ -100,9 +96,7 @@ class TestParityWithTransformers:
     @quick
     @given(texts=st.lists(awkward, max_size=4))
     @example(texts=["<s></s><mask><pad>", "a  <mask> b", "x<unk>y </s>z"])
-    def test_any_text(
-        self, ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast, texts: list[str]
-    ) -> None:
+    def test_any_text(self, ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast, texts: list[str]) -> None:
         if texts:
             assert_same(ours, theirs, texts)
 
@@ -164,9 +158,7 @@ class TestEncode:
 
     @quick
     @given(texts=st.lists(awkward, max_size=6))
-    def test_a_text_alone_or_in_company_gets_the_same_tokens(
-        self, small: Tokenizer, texts: list[str]
-    ) -> None:
+    def test_a_text_alone_or_in_company_gets_the_same_tokens(self, small: Tokenizer, texts: list[str]) -> None:
         alone = [small.encode([text], offsets=True) for text in texts]
         if texts:
             together = small.encode(texts, offsets=True)
@@ -175,9 +167,7 @@ class TestEncode:
 
     @quick
     @given(text=awkward, times=st.integers(2, 40))
-    def test_a_joined_text_gets_the_tokens_of_the_whole(
-        self, small: Tokenizer, text: str, times: int
-    ) -> None:
+    def test_a_joined_text_gets_the_tokens_of_the_whole(self, small: Tokenizer, text: str, times: int) -> None:
         joined = " and ".join([text] * times)
         whole = encode_words(small._library, [joined], offsets=True)
         encoded = small.encode([joined], offsets=True)
@@ -204,9 +194,7 @@ class TestEncode:
         assert empty.offsets.shape == (0, 2)
         assert (empty.ids.dtype, empty.splits.dtype, empty.offsets.dtype) == (np.int32, np.int64, np.int32)
 
-    def test_forgetting_words_changes_nothing(
-        self, small: Tokenizer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_forgetting_words_changes_nothing(self, small: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
         texts = [f"word{i} again and again" for i in range(50)]
         before = small.encode(texts, offsets=True)
         monkeypatch.setattr("xlmr_core.tokenization.words._MAX_WORDS", 1)
@@ -227,9 +215,7 @@ class TestBadInput:
         ("value", "code"),
         [(None, "null"), (3, "not_a_string"), (b"bytes", "not_a_string"), ("a\ud800b", "lone_surrogate")],
     )
-    def test_is_named_by_row_and_harms_no_later_call(
-        self, small: Tokenizer, value: object, code: str
-    ) -> None:
+    def test_is_named_by_row_and_harms_no_later_call(self, small: Tokenizer, value: object, code: str) -> None:
         assert text_problem(value) == code
         texts: list = ["a fresh sentence", value, "unheard words"]
         with pytest.raises(InputError, match=rf"text 1 is unusable \({code}\)") as caught:

@@ -58,9 +58,7 @@ class TestSingleTexts:
         stride: int,
     ) -> None:
         texts = [text for text in sample_texts[:200] if text.strip()]
-        expected = theirs(
-            texts, truncation=True, max_length=limit, stride=stride, return_overflowing_tokens=True
-        )
+        expected = theirs(texts, truncation=True, max_length=limit, stride=stride, return_overflowing_tokens=True)
         encodings = ours.encode(texts)
         windows = plan_windows(encodings, limit=limit, stride=stride, on_long="window")
         assert windows.record.tolist() == expected["overflow_to_sample_mapping"]
@@ -89,9 +87,7 @@ class TestPairs:
         lengths=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=8),
         limit=st.integers(8, 40),
     )
-    def test_every_window_holds_the_shorter_text_whole(
-        self, lengths: list[tuple[int, int]], limit: int
-    ) -> None:
+    def test_every_window_holds_the_shorter_text_whole(self, lengths: list[tuple[int, int]], limit: int) -> None:
         windows = plan_windows(paired(lengths), limit=limit, stride=3, on_long="window")
         assert windows.pair_start is not None
         assert windows.pair_end is not None
@@ -99,9 +95,7 @@ class TestPairs:
         for record, (first, second) in enumerate(lengths):
             mine = windows.record == record
             covered = {*zip(windows.start[mine].tolist(), windows.end[mine].tolist(), strict=True)}
-            covered_pair = {
-                *zip(windows.pair_start[mine].tolist(), windows.pair_end[mine].tolist(), strict=True)
-            }
+            covered_pair = {*zip(windows.pair_start[mine].tolist(), windows.pair_end[mine].tolist(), strict=True)}
             room = limit - 4 - min(first, second)
             if record in windows.refused:
                 assert first + second > limit - 4

@@ -1,0 +1,183 @@
+"""From a config to a job: which models, which rows, how large a shard, and what makes the job itself."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from pipelines.annotate.columns import Columns
+from pipelines.annotate.inputs import InputFile, expand_inputs, is_inside
+from pipelines.annotate.plan import Plan, make_plan
+from pipelines.annotate.read import read_shard
+from pipelines.annotate.schema import clashes
+from pipelines.config import AnnotateConfig, InputSection
+from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.encoder import flops_per_token
+from xlmr_core.errors import InputError, XLMRError
+from xlmr_core.graph import GraphPlan, Request
+
+# What a worker computes in a second, assumed; only the size of shards depends on it.
+_CPU_FLOPS = {"float32": 400e9, "bfloat16": 800e9}
+_GPU_FLOPS = 300e12
+_SHARD_SECONDS = 2.0
+_SHARD_ROWS = (64, 65_536)
+_BYTES_PER_TOKEN = 4
+_PROBED_FILES, _PROBED_ROWS = 3, 256
+
+T = TypeVar("T")
+
+
+class UsageError(XLMRError):
+    """A job that cannot be as it was asked for: all its problems, one a line."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job, settled but not begun.
+
+    Attributes:
+        config: As asked.
+        graph: What to compute.
+        plan: The rows, in shards.
+        tokens_per_row: Estimated from the first rows of a few files.
+        fingerprint: JSON values of everything that decides the results.
+    """
+
+    config: AnnotateConfig
+    graph: GraphPlan
+    plan: Plan
+    tokens_per_row: float
+    fingerprint: dict[str, Any]
+
+    @property
+    def fingerprint_sha256(self) -> str:
+        """Hash of the fingerprint."""
+        return hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()
+
+
+def prepare(config: AnnotateConfig) -> Job:
+    """Resolves the graph and plans the inputs.
+
+    Raises:
+        UsageError: All problems of models, options and inputs at once.
+    """
+    problems: list[str] = []
+    requests = [_collect(problems, partial(Request.parse, text)) for text in config.model.tasks]
+    pairs = config.input.pair_column is not None
+    graph = None
+    if not problems:
+        named = [request for request in requests if request is not None]
+        graph = _collect(problems, lambda: GraphPlan.resolve(named, on_long=config.model.on_long, pairs=pairs))
+    if graph is not None:
+        problems += [
+            f"kept column {name!r} has the name of an output column; rename it in the input, or the task"
+            for name in clashes(graph, config.input.keep)
+        ]
+        if pairs and not any(view.pair for view in graph.views):
+            problems.append("a pair column was given, no task reads pairs; leave it out")
+    planned = _collect(problems, lambda: plan_inputs(config, graph))
+    if planned is not None:
+        problems += _plan_problems(planned[0])
+    if problems or graph is None or planned is None:
+        raise UsageError("\n".join(problems))
+    plan, tokens_per_row = planned
+    return Job(config, graph, plan, tokens_per_row, _fingerprint(config, graph, plan))
+
+
+def plan_inputs(config: AnnotateConfig, graph: GraphPlan | None) -> tuple[Plan, float]:
+    """Finds the files and cuts them into shards; also estimates the tokens of a row.
+
+    Raises:
+        InputError: Inputs that give nothing, and options out of range.
+    """
+    section = config.input
+    files = expand_inputs(section.paths, format=section.format)
+    inside = next((file.path for file in files if is_inside(file.path, config.output.path)), None)
+    if inside is not None:
+        raise InputError(f"{inside} lies in the output, a job must not read what it writes", code="bad_input")
+    columns = Columns(section.text_column, section.pair_column, section.id_column, section.keep)
+    tokens = tokens_per_row(files, columns)
+    shard_rows = config.run.shard_rows
+    if shard_rows is None:
+        shard_rows = _SHARD_ROWS[1] if graph is None else choose_shard_rows(graph, tokens, config)
+    plan = make_plan(
+        files,
+        columns,
+        shard_rows=shard_rows,
+        limit=section.limit,
+        sample=section.sample,
+        seed=section.seed,
+    )
+    return plan, tokens
+
+
+def tokens_per_row(files: list[InputFile], columns: Columns) -> float:
+    """Tokens of a row, from the bytes of the first rows of the first, middle and last file."""
+    rows = size = 0
+    for file in {file.path: file for file in (files[0], files[len(files) // 2], files[-1])}.values():
+        try:
+            probe = make_plan([file], columns, shard_rows=_PROBED_ROWS, limit=_PROBED_ROWS)
+            for shard in probe.shards:
+                records = read_shard(shard, probe.columns)
+                texts = [*records.texts, *(records.pairs or [])]
+                rows += len(records)
+                size += sum(len(text.encode()) for text in texts if text is not None)
+        except InputError:
+            # The plan proper finds and reports it.
+            continue
+    return size / rows / _BYTES_PER_TOKEN + 2 if rows else 2.0
+
+
+def choose_shard_rows(graph: GraphPlan, tokens: float, config: AnnotateConfig) -> int:
+    """Rows that keep one model worker busy for some seconds, so that what a shard costs in itself is little."""
+    flops = 0.0
+    for encoder in {a.encoder_sha256: a for a in graph.annotations}.values():
+        length = min(tokens, encoder.max_length)
+        flops += tokens * flops_per_token(Checkpoint.open(encoder.model).config, length)
+    on_gpu = config.model.device == "cuda" or (config.model.device == "auto" and torch.cuda.is_available())
+    speed = _GPU_FLOPS if on_gpu else _CPU_FLOPS[config.model.dtype]
+    least, most = _SHARD_ROWS
+    return int(min(max(_SHARD_SECONDS * speed / flops, least), most))
+
+
+def _collect(problems: list[str], action: Callable[[], T]) -> T | None:
+    try:
+        return action()
+    except XLMRError as error:
+        problems += str(error).splitlines()
+        return None
+
+
+def _plan_problems(plan: Plan) -> list[str]:
+    """What forbids the plan altogether; files that are merely broken do not, while any other is left."""
+    usage = [entry.message for entry in plan.unreadable if entry.usage]
+    if usage or plan.files:
+        return usage
+    return [entry.message for entry in plan.unreadable] + ["no input can be read"]
+
+
+def _fingerprint(config: AnnotateConfig, graph: GraphPlan, plan: Plan) -> dict[str, Any]:
+    """Results follow from this alone; numbers of workers, devices and shard sizes are not part of it."""
+    model = graph.fingerprint()
+    annotations = {entry["name"]: entry for entry in model.pop("annotations")}
+    section: InputSection = config.input
+    return {
+        "model": model | {"annotations": annotations, "order": list(annotations), "dtype": config.model.dtype},
+        "inputs": {
+            "sha256": plan.inputs_digest(),
+            "files": len(plan.files) + len(plan.unreadable),
+            **section.model_dump(mode="json", exclude={"paths"}),
+        },
+    }
+
+
+def output_path(config: AnnotateConfig) -> Path:
+    """The output directory."""
+    return Path(config.output.path)

@@ -1,0 +1,278 @@
+"""The `xlmr` command. Whatever is heavy is imported by the command that needs it, so that --help is quick.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 and 143 interrupted.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from pipelines.config import AnnotateConfig, ConfigError, is_override, load_config
+
+app = typer.Typer(
+    help="XLM-R-family models over the world's text, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+# Which option belongs to which section of the config, and where its name differs from the field's.
+_OPTIONS = {
+    "input": ("text_column", "pair_column", "id_column", "format", "keep", "limit", "sample", "seed"),
+    "model": ("task", "on_long", "dtype", "device", "max_tokens"),
+    "output": ("output", "on_error"),
+    "run": ("shard_rows", "model_workers", "tokenise_workers", "ray_address"),
+}
+_FIELDS = {"task": "tasks", "output": "path"}
+_NO_OUTPUT: dict[str, object] = {"output.path": "not-written"}
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT... [SECTION.FIELD=VALUE...]",
+        help="Files, folders or globs (text, JSONL, CSV, TSV, Parquet, saved datasets), and settings as in --config.",
+        show_default=False,
+    ),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        metavar="NAME=MODEL[,KEY=VALUE...]",
+        help="An annotation; give it again for more. MODEL is a directory, a Hub id or mini#HEAD. "
+        "Default: language=mini#language.",
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[str | None, typer.Option(help="Column with the text. Default: text.", show_default=False)]
+PairColumn = Annotated[str | None, typer.Option(help="Column with the second text of a pair.", show_default=False)]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(help="Column with record ids. Default: made from file and row.", show_default=False),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(help="text, jsonl, csv, tsv, parquet or arrow, whatever the suffix.", show_default=False),
+]
+Keep = Annotated[str | None, typer.Option(help="Input columns to copy, such as url,title.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(help="Take only the first so many records.", show_default=False)]
+Sample = Annotated[float | None, typer.Option(help="Take this fraction of the records.", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="Chooses the sample.", show_default=False)]
+OnLong = Annotated[
+    str | None,
+    typer.Option(help="Longer texts: window (default), truncate or error.", show_default=False),
+]
+ShardRows = Annotated[int | None, typer.Option(help="Records of a shard.", show_default=False)]
+Dtype = Annotated[str | None, typer.Option(help="float32 (default) or bfloat16.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.", show_default=False)]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML with sections input, model, output, run.", show_default=False),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.command(
+    epilog="Example: xlmr annotate corpus/*.jsonl.gz --output labelled --task language=mini#language --keep url"
+)
+def annotate(
+    context: typer.Context,
+    inputs: Inputs = None,
+    output: Annotated[
+        str | None, typer.Option(help="Directory for the results; an unfinished job in it is continued.")
+    ] = None,
+    task: Tasks = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    id_column: IdColumn = None,
+    format: Format = None,
+    keep: Keep = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = None,
+    on_long: OnLong = None,
+    on_error: Annotated[
+        str | None,
+        typer.Option(help="Records that cannot be processed: quarantine (default) or fail.", show_default=False),
+    ] = None,
+    shard_rows: ShardRows = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    model_workers: Annotated[int | None, typer.Option(help="Model workers.", show_default=False)] = None,
+    tokenise_workers: Annotated[int | None, typer.Option(help="Tokenise workers.", show_default=False)] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a packed batch.", show_default=False)] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster.", show_default=False)] = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Annotate every record of a corpus, exactly once, into Parquet.
+
+    The same command again continues a job that was interrupted.
+    """
+
+    def work() -> None:
+        from rich.console import Console
+
+        settings = _load(context)
+        from pipelines.annotate.job import annotate as run_job
+
+        Console().print(run_job(settings).table())
+
+    _run(work, debug=debug)
+
+
+@app.command(epilog="Example: xlmr verify labelled")
+def verify(
+    output: Annotated[Path, typer.Argument(help="What xlmr annotate wrote.")],
+    inputs: Annotated[bool, typer.Option(help="Also read the inputs again and compare the ids.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Check that an output is complete, undamaged and holds every record exactly once."""
+
+    def work() -> None:
+        from pipelines.annotate.verify import verify as check
+
+        report = check(output, recheck_inputs=inputs)
+        for path in report.uncovered:
+            typer.echo(f"not covered, it could not be read: {path}", err=True)
+        if not report.passed:
+            _fail("\n".join([f"{output} is not sound:", *report.problems]), 1)
+        again = "inputs read again" if report.inputs_rechecked else "inputs not read again"
+        typer.echo(
+            f"{output} is sound: {report.rows:,} records in {report.shards:,} shards, {report.ok:,} annotated, "
+            f"{report.quarantined:,} quarantined, {report.files:,} files, {again}"
+        )
+
+    _run(work, debug=debug)
+
+
+@app.command(epilog="Example: xlmr plan corpus/ --task topic=my-model --text-column body")
+def plan(
+    context: typer.Context,
+    inputs: Inputs = None,
+    task: Tasks = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    id_column: IdColumn = None,
+    format: Format = None,
+    keep: Keep = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = None,
+    on_long: OnLong = None,
+    shard_rows: ShardRows = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Say what annotate would do: files, records, shards and tokens. Writes nothing and starts no Ray."""
+
+    def work() -> None:
+        settings = _load(context, **_NO_OUTPUT)
+        from pipelines.annotate.prepare import prepare
+
+        job = prepare(settings)
+        for file, name in zip(job.plan.files, job.plan.names, strict=True):
+            rows = "not counted" if file.rows is None else f"{file.rows:,} rows"
+            typer.echo(f"{name}: {file.format}{f' in {file.compression}' if file.compression else ''}, {rows}")
+        for entry in job.plan.unreadable:
+            typer.echo(f"left out: {entry.message}")
+        typer.echo(
+            f"{len(job.plan.files):,} files, {job.plan.rows:,} records in {len(job.plan.shards):,} shards of at most "
+            f"{job.plan.shard_rows:,}, about {job.plan.rows * job.tokens_per_row:,.0f} tokens"
+        )
+
+    _run(work, debug=debug)
+
+
+@app.command(epilog='Example: xlmr run --task language=mini#language "Ein kurzer Satz."')
+def run(
+    context: typer.Context,
+    text: Annotated[str | None, typer.Argument(help="The text; lines of standard input without it.")] = None,
+    task: Tasks = None,
+    on_long: OnLong = None,
+    dtype: Dtype = None,
+    debug: Debug = False,
+) -> None:
+    """Annotate one text, or lines of standard input, in this process: one line of JSON each."""
+
+    def work() -> None:
+        settings = _load(context, **_NO_OUTPUT, **{"input.paths": "-"})
+        from pipelines.annotate.quick import annotate_lines
+
+        texts: Iterator[str] = iter([text]) if text is not None else (line.rstrip("\n") for line in sys.stdin)
+        for line in annotate_lines(texts, settings.model):
+            typer.echo(line)
+
+    _run(work, debug=debug)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _load(context: typer.Context, **fixed: object) -> AnnotateConfig:
+    """Reads the config that a command line describes; `fixed` holds settings the command does not have.
+
+    A word of the form SECTION.FIELD=VALUE is a setting, unless a file has that name.
+    """
+    words = context.params.get("inputs") or []
+    overrides = [word for word in words if is_override(AnnotateConfig, word) and not Path(word).exists()]
+    options: dict[str, object] = {
+        f"{section}.{_FIELDS.get(name, name)}": _given(context.params.get(name))
+        for section, names in _OPTIONS.items()
+        for name in names
+    }
+    options["input.paths"] = [word for word in words if word not in overrides] or None
+    file = context.params.get("config")
+    return load_config(AnnotateConfig, file=file, options=options | fixed, overrides=overrides)
+
+
+def _given(value: object) -> object:
+    """An option that was not used is None, or an empty list."""
+    return None if value in ([], ()) else value
+
+
+def _run(work: Callable[[], None], *, debug: bool) -> None:
+    """Runs a command and turns what it raises into a message and an exit code."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("pipelines").setLevel(logging.INFO)
+    try:
+        work()
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing that was committed is lost, run the same command again to go on", 130)
+    except ConfigError as error:
+        _fail(str(error), 2, debug=debug)
+    except Exception as error:
+        _fail(_message(error), _exit_code(error), debug=debug)
+
+
+def _message(error: Exception) -> str:
+    from xlmr_core.errors import XLMRError
+
+    if isinstance(error, (XLMRError, OSError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}; this should not happen, --debug shows where"
+
+
+def _exit_code(error: Exception) -> int:
+    """2 for what the command line asked wrongly; an error may carry a code of its own."""
+    from xlmr_core.errors import CheckpointError, TaskError
+
+    return int(getattr(error, "exit_code", 2 if isinstance(error, (CheckpointError, TaskError)) else 1))
+
+
+def _fail(message: str, code: int, *, debug: bool = False) -> NoReturn:
+    if debug:
+        logging.getLogger("pipelines").error("%s", message, exc_info=True)
+    typer.echo(f"xlmr: {message}", err=True)
+    raise typer.Exit(code)

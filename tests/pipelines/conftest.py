@@ -1,0 +1,32 @@
+"""What the tests of jobs share: one local Ray, and tiny checkpoints as tasks."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One small Ray for the whole run; jobs find it by themselves."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=150 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tasks(make_checkpoint: Callable[..., Path]) -> list[str]:
+    """Labels, entities and vectors, each from a random checkpoint of its own."""
+    classify = make_checkpoint("XLMRobertaForSequenceClassification", labels=["a", "b", "c"], seed=1)
+    tag = make_checkpoint("XLMRobertaForTokenClassification", labels=["O", "B-X", "I-X", "B-Y"], seed=2)
+    embed = make_checkpoint("XLMRobertaModel", seed=3)
+    return [f"topic={classify}", f"names={tag}", f"vector={embed},task=embedding,pooling=mean"]
