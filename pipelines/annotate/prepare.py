@@ -144,7 +144,8 @@ def choose_shard_rows(graph: GraphPlan, tokens: float, config: AnnotateConfig) -
     on_gpu = config.model.device == "cuda" or (config.model.device == "auto" and torch.cuda.is_available())
     speed = _GPU_FLOPS if on_gpu else _CPU_FLOPS[config.model.dtype]
     least, most = _SHARD_ROWS
-    return int(min(max(_SHARD_SECONDS * speed / flops, least), most))
+    # An encoder without layers costs nothing by this formula.
+    return int(min(max(_SHARD_SECONDS * speed / max(flops, 1.0), least), most))
 
 
 def _collect(problems: list[str], action: Callable[[], T]) -> T | None:
