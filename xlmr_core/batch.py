@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xlmr_core.tokenization.encoding import bounds, ranges
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
@@ -57,12 +59,11 @@ class PackedBatch:
         """
         assert int(lengths.sum()) == len(ids)
         assert (lengths > 0).all()
-        bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        positions = np.arange(len(ids)) - np.repeat(bounds[:-1], lengths) + pad_token_id + 1
+        positions = ranges(np.full(len(lengths), pad_token_id + 1), lengths)
         return cls(
             ids=torch.from_numpy(ids.astype(np.int64)).to(device),
             positions=torch.from_numpy(positions).to(device),
-            cu_seqlens=torch.from_numpy(bounds.astype(np.int32)).to(device),
+            cu_seqlens=torch.from_numpy(bounds(lengths).astype(np.int32)).to(device),
             lengths=tuple(lengths.tolist()),
         )
 

@@ -47,6 +47,16 @@ class Location:
     repository: str | None = None
     revision: str | None = None
 
+    @property
+    def spec(self) -> str:
+        """Names the very same model on any machine and in any working directory, once and for all.
+
+        A directory by its absolute path, a Hub model by its commit.
+        """
+        hub = self.repository and f"{self.repository}@{self.revision}"
+        name = "mini" if self.directory == MINI else hub or str(self.directory.absolute())
+        return f"{name}#{self.head}" if self.head else name
+
 
 def locate(spec: str) -> Location:
     """Finds a model directory, downloading it if need be.

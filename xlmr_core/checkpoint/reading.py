@@ -62,6 +62,7 @@ class Checkpoint:
 
     Attributes:
         spec: What the user typed.
+        resolved: The same model, named so that every worker finds these very weights.
         directory: The model directory.
         tokenizer_directory: Where its tokenizer files are.
         revision: Resolved commit of a Hub checkpoint, else None.
@@ -75,6 +76,7 @@ class Checkpoint:
 
     def __init__(self, spec: str, location: Location) -> None:
         self.spec = spec
+        self.resolved = location.spec
         self.directory = location.directory
         self.revision = location.revision
         sentence = read_sentence_layout(self.directory)

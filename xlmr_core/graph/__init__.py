@@ -1,6 +1,6 @@
 """The model graph: text is tokenised once, each encoder runs once, any number of heads read its hidden states.
 
-The one thing that Ray Data, Ray Train and Ray Serve drive:
+The one thing that drivers drive:
 
     requests --GraphPlan.resolve--> GraphPlan       what to run, found by content; light, picklable, no weights
     texts    --Preprocessor-------> EncodedRecords  token ids; needs tokenizers only (CPU workers)
@@ -8,7 +8,7 @@ The one thing that Ray Data, Ray Train and Ray Serve drive:
     outputs  --ModelGraph.decode--> Annotations     columns of predictions, one row a record
 """
 
-from xlmr_core.graph.model import Annotations, ModelGraph
+from xlmr_core.graph.model import Annotations, ModelGraph, Outputs
 from xlmr_core.graph.plan import Annotation, GraphPlan, Request
 from xlmr_core.graph.preprocess import EncodedRecords, Preprocessor
 
@@ -18,6 +18,7 @@ __all__ = [
     "EncodedRecords",
     "GraphPlan",
     "ModelGraph",
+    "Outputs",
     "Preprocessor",
     "Request",
 ]

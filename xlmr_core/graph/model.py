@@ -4,7 +4,7 @@ Letters: R records, P annotated records, W windows of a pass, T tokens of these 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from xlmr_core.batch import PackedBatch, plan_batches
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.encoder import Encoder, optimise_for_inference
-from xlmr_core.errors import InputError
+from xlmr_core.errors import CheckpointError, InputError
 from xlmr_core.graph.plan import Annotation, GraphPlan
 from xlmr_core.graph.preprocess import EncodedRecords
 from xlmr_core.graph.windows import WindowSet, plan_window_sets, windowed_records
 from xlmr_core.tasks.columns import Column
-from xlmr_core.tokenization import Tokenizer, window_ids
+from xlmr_core.tokenization import window_ids
+from xlmr_core.tokenization.encoding import bounds, ranges
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16"]
 Status = Literal["ok", "truncated", "empty"]
+
+# So many records that fail one and all are no coincidence.
+_SYSTEMATIC = 16
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +97,6 @@ class ModelGraph:
         torch_dtype: torch.dtype = getattr(torch, dtype)
         self._encoders: dict[str, Encoder] = {}
         self._heads: dict[str, nn.Module] = {}
-        self._tokenizers = {view.tokenizer_sha256: Tokenizer.load(view.directory) for view in plan.views}
         for annotation in plan.annotations:
             checkpoint = Checkpoint.open(annotation.model)
             if annotation.encoder_sha256 not in self._encoders:
@@ -109,11 +112,19 @@ class ModelGraph:
         """Forward and decode."""
         return self.decode(encoded, self.forward(encoded))
 
-    def forward(self, encoded: EncodedRecords) -> Outputs:
-        """Runs every encoder once over its windows, and every head on its hidden states."""
+    def forward(self, encoded: EncodedRecords, *, on_batch: Callable[[], None] | None = None) -> Outputs:
+        """Runs every encoder once over its windows, and every head on its hidden states.
+
+        Args:
+            encoded: The records.
+            on_batch: Called after each packed batch, as a sign of life.
+
+        Raises:
+            CheckpointError: Not one of many records could be computed: the fault is not theirs.
+        """
         outputs = Outputs(plan_window_sets(self.plan, encoded))
         for windows in outputs.windows:
-            self._run_pass(encoded, windows, outputs)
+            self._run_pass(encoded, windows, outputs, on_batch or (lambda: None))
         return outputs
 
     def decode(self, encoded: EncodedRecords, outputs: Outputs) -> Annotations:
@@ -130,7 +141,10 @@ class ModelGraph:
                 used_share = np.minimum(used_share, used / np.maximum(windows.total, 1))
         annotated[list(failed)] = False
         n_tokens = outputs.windows[0].total
-        n_used = np.where(annotated, np.rint(n_tokens * used_share), 0).astype(np.int32)
+        n_used = np.rint(n_tokens * used_share)
+        # Rounding must not hide that another tokenizer's window lost something.
+        n_used = np.where(used_share < 1, np.minimum(n_used, n_tokens - 1), n_used)
+        n_used = np.where(annotated, n_used, 0).astype(np.int32)
         columns: dict[str, Column] = {}
         for annotation in self.plan.annotations:
             windows = next(w for w in outputs.windows if annotation.name in w.rows)
@@ -139,7 +153,9 @@ class ModelGraph:
             columns |= annotation.task.decode(annotation.name, raw, records, self._heads[annotation.name])
         return Annotations(annotated, columns, n_tokens, n_used, np.where(annotated, n_windows, 0), failed)
 
-    def _run_pass(self, encoded: EncodedRecords, windows: WindowSet, outputs: Outputs) -> None:
+    def _run_pass(
+        self, encoded: EncodedRecords, windows: WindowSet, outputs: Outputs, on_batch: Callable[[], None]
+    ) -> None:
         """One encoder over all its windows; fills `outputs`."""
         annotations = [a for a in self.plan.annotations if a.name in windows.rows]
         order: list[np.ndarray] = []
@@ -150,12 +166,14 @@ class ModelGraph:
                     order.append(part)
                     for name, tensor in tensors.items():
                         results[name].append(tensor)
+                on_batch()
         computed = np.concatenate(order) if order else np.zeros(0, dtype=np.int64)
         for annotation in annotations:
             per_token = annotation.task.per_token
             raw = _in_window_order(windows, per_token, annotation.task.raw_width, computed, results[annotation.name])
             _refuse_non_finite(windows, per_token, raw, outputs.failed)
             outputs.raw[annotation.name] = raw
+        _refuse_systematic(windows, outputs.failed)
 
     def _run_batch(
         self,
@@ -172,38 +190,53 @@ class ModelGraph:
         try:
             results = self._compute(encoded, windows, annotations, chosen)
         except (RuntimeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
-            logger.warning("batch failed windows=%d error=%s", len(chosen), type(error).__name__)
-            if len(chosen) == 1:
-                code = "out_of_memory" if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else "model_error"
-                record = int(windows.windows.record[chosen[0]])
-                failed[record] = InputError(f"the model raised {type(error).__name__} on this record", code=code)
-                return
-            middle = len(chosen) // 2
-            for half in (chosen[:middle], chosen[middle:]):
-                yield from self._run_batch(encoded, windows, annotations, half, failed)
+            if _spoils_device(error):
+                raise
+            kind = type(error).__name__
+            code = "out_of_memory" if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else "model_error"
         else:
             yield chosen, results
+            return
+        # Out here the traceback is gone, and with it the tensors of the attempt that failed.
+        logger.warning("batch failed windows=%d error=%s", len(chosen), kind)
+        if len(chosen) == 1:
+            record = int(windows.windows.record[chosen[0]])
+            failed[record] = InputError(f"the model raised {kind} on this record", code=code)
+            return
+        middle = len(chosen) // 2
+        for half in (chosen[:middle], chosen[middle:]):
+            yield from self._run_batch(encoded, windows, annotations, half, failed)
 
     def _compute(
         self, encoded: EncodedRecords, windows: WindowSet, annotations: list[Annotation], chosen: np.ndarray
     ) -> dict[str, Tensor]:
         """One packed batch through the encoder and all heads."""
         view = self.plan.views[windows.view]
-        tokenizer = self._tokenizers[view.tokenizer_sha256]
         encoder = self._encoders[windows.encoder_sha256]
-        ids, cu_seqlens = window_ids(encoded.views[windows.view], windows.windows, chosen, tokenizer.special)
+        ids, cu_seqlens = window_ids(encoded.views[windows.view], windows.windows, chosen, view.special)
         pad_token_id = encoder.config.pad_token_id
         batch = PackedBatch.from_numpy(ids, np.diff(cu_seqlens), pad_token_id=pad_token_id, device=self.device)
         hidden_TD = encoder(batch)
-        prompt_B = self._prompt_tokens(windows, chosen) if view.prompt else None
+        # What a prompt-excluding pooling skips: `<s>`, and in a record's first window the prompt.
+        skips = np.where(windows.windows.start[chosen] == 0, view.prompt_tokens + 1, 1)
+        prompt_B = torch.from_numpy(skips).to(self.device) if view.prompt else None
         return {a.name: a.task.forward(self._heads[a.name], hidden_TD, batch, prompt_B).float() for a in annotations}
 
-    def _prompt_tokens(self, windows: WindowSet, chosen: np.ndarray) -> Tensor:
-        """Tokens in front of each window that a prompt-excluding pooling skips: `<s>`, and the prompt in the first."""
-        view = self.plan.views[windows.view]
-        prompt = len(self._tokenizers[view.tokenizer_sha256].encode([view.prompt]).ids)
-        first = windows.windows.start[chosen] == 0
-        return torch.from_numpy(np.where(first, prompt + 1, 1)).to(self.device)
+
+def _spoils_device(error: Exception) -> bool:
+    """Whether nothing can be computed in this process any more, as after an assertion inside a CUDA kernel."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
+
+def _refuse_systematic(windows: WindowSet, failed: dict[int, InputError]) -> None:
+    """Raises when a good number of records was tried and not one succeeded."""
+    tried = np.unique(windows.windows.record)
+    if len(tried) >= _SYSTEMATIC and all(record in failed for record in tried.tolist()):
+        first = failed[int(tried[0])]
+        raise CheckpointError(
+            f"not one of {len(tried)} records could be computed ({first.code}: {first}), some should; the checkpoint "
+            "or this machine's libraries are at fault, not the records"
+        )
 
 
 def _in_window_order(
@@ -214,11 +247,10 @@ def _in_window_order(
         return np.zeros((0, width), dtype=np.float32)
     joined = torch.cat(parts).cpu().numpy()
     lengths = windows.windows.length if per_token else np.ones(len(windows.windows.length), dtype=np.int64)
-    begins = np.cumsum(lengths) - lengths
+    begins = bounds(lengths)[:-1]
     sizes = lengths[computed]
-    inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     ordered = np.zeros((int(lengths.sum()), joined.shape[1]), dtype=np.float32)
-    ordered[np.repeat(begins[computed], sizes) + inside] = joined
+    ordered[ranges(begins[computed], sizes)] = joined
     return ordered
 
 

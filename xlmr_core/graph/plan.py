@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import TaskError, XLMRError
@@ -12,9 +11,8 @@ from xlmr_core.tasks.classify import Classify, ClassifyOptions
 from xlmr_core.tasks.embed import Embed, EmbedOptions
 from xlmr_core.tasks.options import parse_options
 from xlmr_core.tasks.tag import Tag, TagOptions
-from xlmr_core.tokenization import Tokenizer
+from xlmr_core.tokenization import OnLong, SpecialTokens, Tokenizer
 
-OnLong = Literal["window", "truncate", "error"]
 Task = Classify | Embed | Tag
 
 TASKS: Mapping[str, tuple[type[Task], type[Any]]] = {
@@ -44,12 +42,12 @@ class Request:
 
     @classmethod
     def parse(cls, text: str) -> "Request":
-        """Reads `NAME=MODEL[,key=value...]`.
+        r"""Reads `NAME=MODEL[,key=value...]`; a comma inside a value is written `\,`.
 
         Raises:
             TaskError: The text has another form.
         """
-        head, *pairs = text.split(",")
+        head, *pairs = (part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text))
         name, equals, model = head.partition("=")
         options = dict(pair.partition("=")[::2] for pair in pairs)
         if not equals or not model or not all(options) or any("=" not in pair for pair in pairs):
@@ -65,15 +63,19 @@ class View:
 
     Attributes:
         tokenizer_sha256: Content of the tokenizer.
-        directory: Where to load it from.
+        model: Resolved name of a checkpoint that has it.
+        special: Ids of the tokens that frame a window.
         prompt: Text put before every record.
+        prompt_tokens: Tokens of the prompt.
         pair: Whether second texts are used.
         offsets: Whether offsets are needed.
     """
 
     tokenizer_sha256: str
-    directory: Path
+    model: str
+    special: SpecialTokens
     prompt: str
+    prompt_tokens: int
     pair: bool
     offsets: bool
 
@@ -84,7 +86,7 @@ class Annotation:
 
     Attributes:
         name: Names the output columns.
-        model: The checkpoint, as the user named it.
+        model: The checkpoint, by its resolved name.
         kind: Key of `TASKS`.
         task: Labels, activation and options, settled.
         view: Index into `GraphPlan.views`.
@@ -141,9 +143,10 @@ class GraphPlan:
         ]
         annotations: list[Annotation] = []
         views: list[View] = []
+        hashed: dict[str, str] = {}
         for request in requests:
             try:
-                annotations.append(_resolve(request, views, pairs))
+                annotations.append(_resolve(request, views, hashed, pairs))
             except XLMRError as error:
                 problems.append(str(error))
         columns = [field.name for annotation in annotations for field in annotation.task.fields(annotation.name)]
@@ -171,29 +174,38 @@ class GraphPlan:
                     "pair": self.views[a.view].pair,
                     "max_length": a.max_length,
                     "stride": a.stride,
-                    "labels": list(getattr(a.task, "labels", ())),
-                    "options": {key: value for key, value in asdict(a.task.options).items() if value is not None},
+                    **a.task.facts(),
                 }
                 for a in self.annotations
             ],
         }
 
 
-def _resolve(request: Request, views: list[View], pairs: bool) -> Annotation:
-    """Settles one request; appends its view to `views` when it is new."""
+@dataclass(frozen=True, slots=True)
+class _CommonOptions:
+    """Options that decide how the others are read."""
+
+    task: str | None = None
+    pair: bool | None = None
+
+
+def _resolve(request: Request, views: list[View], hashed: dict[str, str], pairs: bool) -> Annotation:
+    """Settles one request; adds its view to `views` and its encoder's hash, by directory, when they are new."""
     where = f"task {request.name}={request.model}"
     checkpoint = Checkpoint.open(request.model)
-    options = dict(request.options)
-    kind = options.pop("task", None) or checkpoint.task
+    common = {key: value for key, value in request.options.items() if key in ("task", "pair")}
+    options = {key: value for key, value in request.options.items() if key not in common}
+    chosen = parse_options(_CommonOptions, common, where=where)
+    kind = chosen.task or checkpoint.task
     if kind is None or kind not in TASKS:
         said = f"task={kind!r}" if kind else "the checkpoint does not say what it is for"
         raise TaskError(f"{where}: {said}; pass task= one of {', '.join(TASKS)}")
-    use_pair = options.pop("pair", "true" if pairs and kind == "sequence-classification" else "false") == "true"
+    use_pair = chosen.pair if chosen.pair is not None else pairs and kind == "sequence-classification"
     if use_pair and (not pairs or kind != "sequence-classification"):
         raise TaskError(f"{where}: pair=true, it needs second texts and a sequence classification head")
     task_type, options_type = TASKS[kind]
     parsed = parse_options(options_type, options, where=where)
-    max_length = parsed.max_length or checkpoint.max_length
+    max_length = checkpoint.max_length if parsed.max_length is None else parsed.max_length
     if not 8 <= max_length <= checkpoint.max_length:
         raise TaskError(f"{where}: max_length={max_length}, the checkpoint takes 8 to {checkpoint.max_length} tokens")
     # A quarter keeps small windows moving; the default suits windows of 512.
@@ -207,15 +219,17 @@ def _resolve(request: Request, views: list[View], pairs: bool) -> Annotation:
             f"{where}: its tokenizer gives ids up to {tokenizer.vocab_size - 1}, the embedding table has "
             f"{checkpoint.config.vocab_size} rows; the tokenizer belongs to another checkpoint"
         )
+    directory = str(checkpoint.directory)
+    hashed[directory] = hashed.get(directory) or checkpoint.encoder_sha256()
     return Annotation(
         name=request.name,
-        model=request.model,
+        model=checkpoint.resolved,
         kind=kind,
         task=task,
         view=_view(views, tokenizer, checkpoint, getattr(task, "prompt", ""), use_pair, task.per_token),
         max_length=max_length,
         stride=stride,
-        encoder_sha256=checkpoint.encoder_sha256(),
+        encoder_sha256=hashed[directory],
         head_sha256=checkpoint.head_sha256(kind),
         revision=checkpoint.revision,
     )
@@ -227,7 +241,8 @@ def _view(
     """Index of the view that gives these tokens, made when there is none; asks it for offsets when needed."""
     for index, view in enumerate(views):
         if (view.tokenizer_sha256, view.prompt, view.pair) == (tokenizer.sha256, prompt, pair):
-            views[index] = View(view.tokenizer_sha256, view.directory, prompt, pair, view.offsets or offsets)
+            views[index] = replace(view, offsets=view.offsets or offsets)
             return index
-    views.append(View(tokenizer.sha256, checkpoint.tokenizer_directory, prompt, pair, offsets))
+    prompt_tokens = len(tokenizer.encode([prompt]).ids)
+    views.append(View(tokenizer.sha256, checkpoint.resolved, tokenizer.special, prompt, prompt_tokens, pair, offsets))
     return len(views) - 1

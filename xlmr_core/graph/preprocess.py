@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.graph.plan import GraphPlan, View
 from xlmr_core.tokenization import Encodings, Tokenizer
 
@@ -40,7 +41,10 @@ class Preprocessor:
 
     def __init__(self, plan: GraphPlan) -> None:
         self.plan = plan
-        self._tokenizers = {view.tokenizer_sha256: Tokenizer.load(view.directory) for view in plan.views}
+        models = {view.tokenizer_sha256: view.model for view in plan.views}
+        self._tokenizers = {
+            sha256: Tokenizer.load(Checkpoint.open(model).tokenizer_directory) for sha256, model in models.items()
+        }
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> EncodedRecords:
         """Tokenises records.
@@ -55,18 +59,18 @@ class Preprocessor:
         encodings, starts = [], []
         for view in self.plan.views:
             encodings.append(self._encode(view, texts, pairs))
-            unk = self._tokenizers[view.tokenizer_sha256].special.unk
-            starts.append(word_starts(texts, encodings[-1], unk) if view.offsets else None)
+            starts.append(word_starts(texts, encodings[-1], view.special.unk) if view.offsets else None)
         return EncodedRecords(tuple(encodings), tuple(starts))
 
     def _encode(self, view: View, texts: Sequence[str], pairs: Sequence[str] | None) -> Encodings:
         tokenizer = self._tokenizers[view.tokenizer_sha256]
-        # A prompt must not turn an empty record into one that looks as if it said something.
-        prompted = [view.prompt + text if text.strip() else text for text in texts] if view.prompt else texts
+        # Byte-level tokenizers make tokens of blanks and a prompt makes tokens of nothing; empty is empty all the same.
+        texts = [view.prompt + text if text and not text.isspace() else "" for text in texts]
         if view.pair:
             assert pairs is not None
-            return tokenizer.encode_pairs(prompted, pairs, offsets=view.offsets)
-        return tokenizer.encode(prompted, offsets=view.offsets)
+            pairs = [text if text and not text.isspace() else "" for text in pairs]
+            return tokenizer.encode_pairs(texts, pairs, offsets=view.offsets)
+        return tokenizer.encode(texts, offsets=view.offsets)
 
 
 def word_starts(texts: Sequence[str], encodings: Encodings, unk: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from xlmr_core.graph.plan import Annotation, GraphPlan
 from xlmr_core.graph.preprocess import EncodedRecords
 from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tokenization import Encodings, Windows, plan_windows
+from xlmr_core.tokenization.encoding import bounds, ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,7 @@ def _distinct(plans: list[Windows]) -> tuple[Windows, list[np.ndarray]]:
     columns = list(distinct.T)
     pair_start, pair_end = columns[4:] or (None, None)
     windows = Windows(columns[0], columns[1], columns[2], pair_start, pair_end, columns[3])
-    bounds = np.cumsum([len(key) for key in keys])[:-1]
-    return windows, np.split(inverse.reshape(-1), bounds)
+    return windows, np.split(inverse.reshape(-1), np.cumsum([len(key) for key in keys])[:-1])
 
 
 def _key_columns(plan: Windows) -> list[np.ndarray]:
@@ -133,7 +133,7 @@ def windowed_records(
     encodings = encoded.views[windows.view]
     starts_word = encoded.starts_word[windows.view]
     sizes = np.diff(encodings.splits)
-    splits = np.concatenate([[0], np.cumsum(sizes[annotated])])
+    splits = bounds(sizes[annotated])
     kept = slice(None) if annotated.all() else np.repeat(annotated, sizes)
     records = WindowedRecords(
         record=number[chosen.record[rows]],
@@ -147,7 +147,4 @@ def windowed_records(
     )
     if not annotation.task.per_token:
         return records, rows
-    bounds = np.concatenate([[0], np.cumsum(chosen.length)])
-    lengths = records.length
-    inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return records, np.repeat(bounds[rows], lengths) + inside
+    return records, ranges(bounds(chosen.length)[rows], records.length)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.config import ProblemType
-from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, Labels, label_lists
+from xlmr_core.tasks.labels import settle_labels
 from xlmr_core.tasks.spans import WindowedRecords
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
@@ -75,17 +75,13 @@ class Classify:
         Raises:
             TaskError: The number of labels does not fit the head.
         """
-        count = checkpoint.num_labels("sequence-classification")
-        labels = options.labels or checkpoint.config.id2label or tuple(f"LABEL_{i}" for i in range(count))
-        if len(labels) != count:
-            rule = f"the head has {count} outputs"
-            raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
+        labels = settle_labels(checkpoint, "sequence-classification", options.labels)
         declared = options.problem_type or checkpoint.config.problem_type
-        default: ProblemType = "single_label_classification" if count > 1 else "multi_label_classification"
+        default: ProblemType = "single_label_classification" if len(labels) > 1 else "multi_label_classification"
         problem_type = declared or default
         stored = _CROSS_ENCODER.get(str(checkpoint.settings.get("activation_fn")))
-        activation = options.activation or stored or _activation(problem_type, count)
-        return cls(tuple(labels), problem_type, activation, options)
+        activation = options.activation or stored or _activation(problem_type, len(labels))
+        return cls(labels, problem_type, activation, options)
 
     @property
     def raw_width(self) -> int:
@@ -103,6 +99,11 @@ class Classify:
         if self.options.scores:
             columns.append(Field(f"{name}_scores", "vector", len(self.labels)))
         return columns
+
+    def facts(self) -> dict[str, object]:
+        """All that decides its results besides weights and windows, as plain JSON."""
+        settled = {"labels": list(self.labels), "problem_type": self.problem_type, "activation": self.activation}
+        return settled | {name: getattr(self.options, name) for name in ("scores", "threshold", "merge")}
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""

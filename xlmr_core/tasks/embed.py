@@ -100,6 +100,11 @@ class Embed:
         """Columns of an annotation called `name`."""
         return [Field(name, "vector", self.width, half=self.options.output == "float16")]
 
+    def facts(self) -> dict[str, object]:
+        """All that decides its results besides weights and windows, as plain JSON."""
+        pooling = {"pooling": list(self.spec.pooling.modes), "include_prompt": self.spec.pooling.include_prompt}
+        return pooling | {"normalize": self.normalize, "width": self.width, "output": self.options.output}
+
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """Everything after pooling, Normalize excepted."""
         return checkpoint.load_embedding_modules()
@@ -111,12 +116,15 @@ class Embed:
 
     def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Pooled vectors of windows to columns of records."""
-        pooled_PD = torch.from_numpy(records.merge_windows(raw_WD, "tokens"))
-        with torch.inference_mode():
-            vectors_PD = head(pooled_PD)[:, : self.width]
-            if self.normalize:
-                vectors_PD = torch.nn.functional.normalize(vectors_PD, dim=1)
-        return {name: vectors_PD.numpy()}
+        vectors_PD = records.merge_windows(raw_WD, "tokens")
+        if self.spec.modules:
+            with torch.inference_mode():
+                vectors_PD = head(torch.from_numpy(vectors_PD)).numpy()
+        vectors_PD = vectors_PD[:, : self.width]
+        if self.normalize:
+            # The floor is torch's own; only a vector of zeros is that short.
+            vectors_PD = vectors_PD / np.maximum(np.linalg.norm(vectors_PD, axis=1, keepdims=True), 1e-12)
+        return {name: vectors_PD}
 
 
 def _prompt(spec_text: str, spec: EmbeddingSpec, options: EmbedOptions) -> str:

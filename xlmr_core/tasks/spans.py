@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from xlmr_core.tokenization.encoding import bounds, ranges
+
 Merge = Literal["mean", "max", "tokens"]
 
 
@@ -77,7 +79,7 @@ class WindowedRecords:
             return only
         counts_W = self.end - self.start
         window_M = np.repeat(np.arange(len(counts_W)), counts_W)
-        inside_M = np.arange(len(window_M)) - np.repeat(np.cumsum(counts_W) - counts_W, counts_W)
+        inside_M = ranges(np.zeros(len(counts_W), np.int64), counts_W)
         token_M = inside_M + self.start[window_M]
         far = np.iinfo(np.int64).max
         total_M = np.diff(self.splits)[self.record][window_M]
@@ -92,8 +94,4 @@ class WindowedRecords:
 
     def _content_rows(self) -> np.ndarray:
         """Where the content tokens of each window stand among all T tokens; `<s>` comes first in each window."""
-        counts_W = self.end - self.start
-        before_W = np.cumsum(self.length) - self.length + 1
-        inside_M = np.arange(counts_W.sum()) - np.repeat(np.cumsum(counts_W) - counts_W, counts_W)
-        rows: np.ndarray = np.repeat(before_W, counts_W) + inside_M
-        return rows
+        return ranges(bounds(self.length)[:-1] + 1, self.end - self.start)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
-from xlmr_core.errors import TaskError
 from xlmr_core.tasks.classify import softmax
 from xlmr_core.tasks.columns import Column, Field
 from xlmr_core.tasks.entities import Aggregation, TagScheme, aggregate
+from xlmr_core.tasks.labels import settle_labels
 from xlmr_core.tasks.spans import WindowedRecords
 
 
@@ -64,12 +64,8 @@ class Tag:
         Raises:
             TaskError: The number of labels does not fit the head.
         """
-        count = checkpoint.num_labels("token-classification")
-        labels = options.labels or checkpoint.config.id2label or tuple(f"LABEL_{i}" for i in range(count))
-        if len(labels) != count:
-            rule = f"the head has {count} outputs"
-            raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
-        return cls(tuple(labels), TagScheme.of_labels(tuple(labels), options.ignore), options)
+        labels = settle_labels(checkpoint, "token-classification", options.labels)
+        return cls(labels, TagScheme.of_labels(labels, options.ignore), options)
 
     @property
     def raw_width(self) -> int:
@@ -79,6 +75,11 @@ class Tag:
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
         return [Field(f"{name}_entities", "entities")]
+
+    def facts(self) -> dict[str, object]:
+        """All that decides its results besides weights and windows, as plain JSON."""
+        options = self.options
+        return {"labels": list(self.labels), "aggregation": options.aggregation, "ignore": list(options.ignore)}
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""

@@ -1,29 +1,12 @@
-"""Chosen windows as flat model input, and the way back from a packed token to the text it stands for.
+"""Chosen windows as flat model input.
 
 Letters: T packed tokens, B sequences (chosen windows).
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from xlmr_core.tokenization.encoding import Encodings, SpecialTokens, bounds, ranges
 from xlmr_core.tokenization.windows import Windows
-
-
-@dataclass(frozen=True, slots=True)
-class PackedOrigin:
-    """Where each packed token comes from.
-
-    Attributes:
-        window: Number of the window in the plan (T,), int32.
-        token: Token inside the record's text of that side (T,), int32; -1 for a special token of the frame.
-        side: 0 for the first text, 1 for the second, -1 for a special token of the frame (T,), int8.
-    """
-
-    window: np.ndarray
-    token: np.ndarray
-    side: np.ndarray
 
 
 def window_ids(
@@ -50,21 +33,6 @@ def window_ids(
         assert side is not None
         ids[place] = side.ids[token + np.repeat(side.splits[record], lengths)]
     return ids, cu_seqlens
-
-
-def packed_origin(windows: Windows, order: np.ndarray) -> PackedOrigin:
-    """The inverse of `window_ids`, for tasks that label tokens.
-
-    Args:
-        windows: The plan.
-        order: Numbers of the chosen windows, in packed order (B,).
-    """
-    cu_seqlens = bounds(windows.length[order])
-    token = np.full(int(cu_seqlens[-1]), -1, dtype=np.int32)
-    side = np.full(len(token), -1, dtype=np.int8)
-    for number, (place, index, _) in enumerate(_content(windows, order, cu_seqlens)):
-        token[place], side[place] = index, number
-    return PackedOrigin(np.repeat(order, windows.length[order]).astype(np.int32), token, side)
 
 
 def _content(

@@ -17,6 +17,7 @@ _WORDS_PER_CALL = 8_192
 # What is remembered before everything is forgotten: about 100 MB with offsets.
 _MAX_WORDS = 400_000
 _MAX_TOKENS = 4_000_000
+_MAX_CHARACTERS = 40_000_000
 
 
 def encode_words(library: tokenizers.Tokenizer, words: list[str], *, offsets: bool) -> Encodings:
@@ -63,6 +64,7 @@ class WordTable:
         self._ids = np.zeros(1 << 10, np.int32)
         self._offsets = np.zeros((1 << 10, 2), np.int32)
         self._n_tokens = 0
+        self._n_characters = 0
 
     def look_up(self, words: list[str]) -> Encodings:
         """Tokens of `words`, in order, duplicates and all; unknown ones are tokenised in one batch and kept.
@@ -70,7 +72,8 @@ class WordTable:
         Raises:
             Exception: As `encode_words`; the table stays as it was.
         """
-        if len(self._numbers) > _MAX_WORDS or self._n_tokens > _MAX_TOKENS:
+        full = len(self._numbers) > _MAX_WORDS or self._n_tokens > _MAX_TOKENS
+        if full or self._n_characters > _MAX_CHARACTERS:
             self._forget()
         new = list(set(words).difference(self._numbers))
         if new:
@@ -89,6 +92,7 @@ class WordTable:
         if tokens.offsets is not None:
             self._offsets = _extend(self._offsets, self._n_tokens, tokens.offsets)
         self._n_tokens += len(tokens.ids)
+        self._n_characters += sum(map(len, words))
         self._numbers.update(zip(words, range(n_words, n_words + len(words)), strict=True))
 
 

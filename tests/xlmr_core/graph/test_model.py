@@ -1,6 +1,8 @@
 """What the graph promises beyond parity: sharing, windows, independence of company, contained failures."""
 
+import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xlmr_core.errors import TaskError
+from xlmr_core.errors import CheckpointError, TaskError
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -192,3 +194,82 @@ def test_nothing_to_annotate_is_no_special_case(classifier, tagger, texts):
     assert result.columns["a_scores"].shape == (0, 3)
     assert result.columns["v"].shape == (0, 64)
     assert len(result.columns["t_entities"].codes) == 0
+
+
+def test_what_a_checkpoint_settles_is_part_of_the_fingerprint(make_checkpoint, classifier, tmp_path):
+    """The same weights under another problem type write other columns: that is another job."""
+    same_weights = shutil.copytree(classifier, tmp_path / "multi")
+    config = json.loads((same_weights / "config.json").read_text())
+    (same_weights / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
+    before, after = resolve(f"a={classifier}"), resolve(f"a={same_weights}")
+    assert before.annotations[0].encoder_sha256 == after.annotations[0].encoder_sha256
+    assert before.fingerprint() != after.fingerprint()
+    assert before.fingerprint() == resolve(f"a={classifier}").fingerprint()
+
+
+def test_a_plan_means_the_same_in_any_working_directory(classifier, monkeypatch):
+    monkeypatch.chdir(classifier.parent)
+    plan = resolve(f"a={classifier.name}")
+    monkeypatch.chdir("/")
+    assert annotate(plan, ["ein Satz"]).annotated.all()
+
+
+def test_a_failed_batch_is_gone_from_memory_before_its_halves_run(classifier):
+    """Halving answers a lack of memory only if what did not fit is let go."""
+    plan = resolve(f"a={classifier}")
+    graph = ModelGraph(plan)
+    alive, most = [], []
+
+    def fail_large(module, args, hidden):
+        alive.append(weakref.ref(hidden))
+        most.append(sum(ref() is not None for ref in alive))
+        if len(args[0].lengths) > 1:
+            raise torch.OutOfMemoryError("too much")
+
+    graph._encoders[plan.annotations[0].encoder_sha256].register_forward_hook(fail_large)
+    result = graph(Preprocessor(plan)([f"Satz Nummer {i}" for i in range(8)]))
+    assert result.annotated.all()
+    # The batch at work, and the one whose results are being collected.
+    assert max(most) <= 2
+
+
+def test_a_model_that_fails_every_record_ends_the_job(classifier):
+    plan = resolve(f"a={classifier}")
+    graph = ModelGraph(plan)
+    graph._encoders[plan.annotations[0].encoder_sha256].embeddings.word.weight.fill_(torch.nan)
+    with pytest.raises(CheckpointError, match="not one of 30 records"):
+        graph(Preprocessor(plan)([f"Satz Nummer {i}" for i in range(30)]))
+
+
+def test_every_packed_batch_gives_a_sign_of_life(classifier):
+    plan = resolve(f"a={classifier}")
+    beats = []
+    graph = ModelGraph(plan, max_tokens=16)
+    graph.forward(Preprocessor(plan)(["ein Satz von vielen"] * 9), on_batch=lambda: beats.append(1))
+    assert len(beats) > 2
+
+
+def test_a_comma_can_be_part_of_an_option():
+    request = Request.parse(r"v=some/model,prompt=Given a query\, find: ,pooling=mean")
+    assert request.options == {"prompt": "Given a query, find: ", "pooling": "mean"}
+
+
+def test_pair_is_true_or_false_and_nothing_else(classifier):
+    with pytest.raises(TaskError, match="pair='maybe', it must be true or false"):
+        resolve(f"a={classifier},pair=maybe", pairs=True)
+
+
+def test_blank_texts_are_empty_for_byte_level_tokenizers_too(classifier, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["ein Satz"], trainer)
+    directory = shutil.copytree(classifier, tmp_path / "bytes")
+    tokenizer.save(str(directory / "tokenizer.json"))
+    assert annotate(resolve(f"a={directory}"), ["ein Satz", "   ", "\n"]).status.tolist() == ["ok", "empty", "empty"]
