@@ -183,6 +183,8 @@ def plan(
             typer.echo(f"{name}: {file.format}{f' in {file.compression}' if file.compression else ''}, {rows}")
         for entry in job.plan.unreadable:
             typer.echo(f"left out: {entry.message}")
+        # There is no output whose plan could stand in for this one.
+        assert job.tokens_per_row is not None
         typer.echo(
             f"{len(job.plan.files):,} files, {job.plan.rows:,} records in {len(job.plan.shards):,} shards of at most "
             f"{job.plan.shard_rows:,}, about {job.plan.rows * job.tokens_per_row:,.0f} tokens"
@@ -261,7 +263,8 @@ def _message(error: Exception) -> str:
 
     if isinstance(error, (XLMRError, OSError)):
         return str(error)
-    return f"{type(error).__name__}: {error}; this should not happen, --debug shows where"
+    # The text of a foreign exception may quote records.
+    return f"{type(error).__name__}; this should not happen, --debug shows where and why"
 
 
 def _exit_code(error: Exception) -> int:

@@ -104,7 +104,7 @@ class RunSection(Section):
         model_workers: Default: one a GPU, or one a machine without GPUs.
         tokenise_workers: Default: what the other CPUs allow.
         ray_address: A running Ray cluster; default: the one of this process, else a new local one.
-        stall_minutes: A job without a finished shard for so long is given up.
+        stall_minutes: A job without a finished shard or a computed batch for so long is given up.
     """
 
     shard_rows: Count | None = None

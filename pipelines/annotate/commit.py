@@ -14,6 +14,7 @@ takes over moves the folder away, after which an attempt of the old driver finds
 import hashlib
 import json
 import os
+import socket
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.annotate import durable
-from pipelines.annotate.lease import OutputError
+from pipelines.annotate.lease import OutputError, newest_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,7 @@ class ShardWriter:
             won = self.committed(shard)
             if won is not None:
                 return won
-            raise OutputError(
-                f"{self.root}: shard {shard} cannot be committed, its lease was lost to another "
-                "driver; let that one finish"
-            ) from error
+            raise self._out_of_reach(shard) from error
         except OSError as error:
             raise OutputError(
                 f"{self.root} cannot be written ({error.strerror}); make room or repair it and run the "
@@ -157,6 +155,19 @@ class ShardWriter:
             ) from error
         finally:
             self._discard(shard, attempt)
+
+    def _out_of_reach(self, shard: int) -> OutputError:
+        """Why the folder of the attempts is not there."""
+        newest = newest_token(self.root / "run" / "lease")
+        if newest not in (None, self.token):
+            return OutputError(
+                f"{self.root}: shard {shard} cannot be committed, its lease was lost to another "
+                "driver; let that one finish"
+            )
+        return OutputError(
+            f"{self.folder} is not visible on this worker ({socket.gethostname()}), the output must be on a file "
+            "system all workers share; choose such an --output, or run on one machine"
+        )
 
     def committed(self, shard: int) -> Commit | None:
         """The commit of a shard, if there is one."""
@@ -170,10 +181,11 @@ class ShardWriter:
         won = self.committed(shard)
         kinds = ["json"] if won and won.attempt == attempt else ["json", "data.parquet", "quarantine.parquet"]
         for kind in kinds:
-            (self._folder / f"{shard:06d}.{attempt}.{kind}").unlink(missing_ok=True)
+            (self.folder / f"{shard:06d}.{attempt}.{kind}").unlink(missing_ok=True)
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Where attempts are written until they are committed; also for signs of life and the stop file."""
         return self.root / "run" / "tmp" / self.token
 
     def _write(
@@ -187,7 +199,7 @@ class ShardWriter:
             durable.step(f"commit:{kind}")
             content = _parquet(table)
             temporary = f"{shard:06d}.{attempt}.{kind}.parquet"
-            durable.write(self._folder / temporary, memoryview(content))
+            durable.write(self.folder / temporary, memoryview(content))
             path, sha256 = f"{kind}/{part_name(shard)}", hashlib.sha256(content).hexdigest()
             files.append(CommittedFile(path, temporary, sha256, content.size, table.num_rows))
         quarantined = quarantine if quarantine is not None else data.slice(0, 0)
@@ -208,11 +220,11 @@ class ShardWriter:
         )
 
     def _link(self, commit: Commit) -> Commit:
-        record = self._folder / f"{commit.shard:06d}.{commit.attempt}.json"
+        record = self.folder / f"{commit.shard:06d}.{commit.attempt}.json"
         durable.step("commit:record")
         durable.write_json(record, asdict(commit))
         durable.step("commit:sync")
-        durable.sync_folder(self._folder)
+        durable.sync_folder(self.folder)
         durable.step("commit:link")
         final = commit_path(self.root, commit.shard)
         try:
@@ -224,7 +236,7 @@ class ShardWriter:
                 return winner
         durable.step("commit:linked")
         durable.sync_folder(final.parent)
-        publish(self.root, self._folder, commit)
+        publish(self.root, self.folder, commit)
         return commit
 
 

@@ -60,6 +60,7 @@ def expand_inputs(inputs: Sequence[str | os.PathLike[str]], *, format: str | Non
 
     Raises:
         InputError: Listing every input that gives nothing, code "bad_input".
+        OSError: A file that was listed cannot be looked at.
     """
     if format is not None and format not in FORMATS:
         raise InputError(f"format {format!r}, must be one of {', '.join(FORMATS)}", code="bad_input")
@@ -170,8 +171,9 @@ class _Search:
             self.problems.append(f"{state}: not a saved dataset ({error!r}); save it again with save_to_disk")
             return
         for name in names:
-            if not self._add_file(os.path.join(folder, name), "arrow"):
-                self.problems.append(f"{os.path.join(folder, name)}: named in state.json but missing; save it again")
+            path = os.path.join(folder, name)
+            if not os.path.exists(path) or not self._add_file(path, "arrow"):
+                self.problems.append(f"{path}: named in state.json but missing; save it again")
 
     def _add_file(self, path: str, format: str | None = None) -> bool:
         stem, suffix = os.path.splitext(path)
@@ -181,8 +183,10 @@ class _Search:
         format = format or self.format or _SUFFIXES.get(suffix.lower())
         try:
             status = os.stat(path)
-        except OSError:
-            return False
+        except OSError as error:
+            if format is None or os.path.islink(path):
+                return False
+            raise OSError(f"{path} was listed but cannot be looked at ({error.strerror}); run it again") from error
         if format is None or not stat.S_ISREG(status.st_mode):
             return False
         if compression is not None and format in ("parquet", "arrow"):
@@ -203,19 +207,31 @@ def _walk(top: str, problems: list[str]) -> Iterator[tuple[str, list[str]]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            names = sorted(os.listdir(folder))
+            with os.scandir(folder) as listing:
+                entries = sorted((entry.name, _is_folder(entry)) for entry in listing)
         except OSError as error:
             problems.append(f"{folder}: folder cannot be read ({error.strerror}); change its permissions")
             continue
-        folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
-        yield folder, [name for name in names if name not in set(folders)]
+        folders = [name for name, is_folder in entries if is_folder]
+        yield folder, [name for name, is_folder in entries if not is_folder]
         waiting += [os.path.join(folder, name) for name in reversed(folders) if not _passed_over(name)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also through a link; one that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        if entry.is_symlink():
+            return False
+        raise
 
 
 def _passed_over(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
-def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    """Whether `path` lies in `folder`, links resolved: an output in its own input would feed on itself."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+def first_inside(files: Iterable[InputFile], folder: Path) -> str | None:
+    """The first file that lies in `folder`, links resolved: an output in its own input would feed on itself."""
+    resolved = folder.resolve()
+    return next((file.path for file in files if Path(file.path).resolve().is_relative_to(resolved)), None)

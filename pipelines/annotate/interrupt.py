@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first lets shards at work finish, the second ends at once."""
 
+import contextlib
 import signal
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ class Interrupt:
     """
 
     def __init__(self, stop: Path) -> None:
-        """Args: stop: The file; it must be where all workers see it, that is in the output directory."""
+        """Args: stop: The file; it must be where all workers see it, and goes away with the folder it lies in."""
         self.signal: signal.Signals | None = None
         self._stop = stop
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
@@ -33,10 +34,15 @@ class Interrupt:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._stop.unlink(missing_ok=True)
+
+    def stop_workers(self) -> None:
+        """Lets workers begin no further shard."""
+        # Without the file they are waited for in vain, which ends too; the reason to stop counts more.
+        with contextlib.suppress(OSError):
+            self._stop.touch()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        self._stop.touch()
+        self.stop_workers()

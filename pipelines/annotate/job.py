@@ -1,7 +1,7 @@
 """The job: waves of shards through the stages until all are committed, then the manifest.
 
-The driver reads receipts and nothing else, so its memory does not grow with the corpus. It may die at any moment:
-what is committed stays, and the same command goes on from there.
+The driver reads receipts, never records: it holds the plan and, at the end, the manifest, about a kilobyte a shard and
+nothing a row. It may die at any moment: what is committed stays, and the same command goes on from there.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import ray
 from ray.data import Dataset
+from ray.exceptions import RayError, RayTaskError
 
 from pipelines.annotate.encoded import shard_row
 from pipelines.annotate.interrupt import Interrupt
@@ -26,6 +27,7 @@ from pipelines.annotate.pools import Pools, cluster_pools, quiet_context, shard_
 from pipelines.annotate.prepare import Job, UsageError, output_path, prepare
 from pipelines.annotate.progress import Display, Summary, Tally
 from pipelines.annotate.stages import ModelStage, Receipt, StageSettings, TokeniseStage
+from pipelines.annotate.watchdog import Watchdog
 from pipelines.config import AnnotateConfig, RunSection
 from xlmr_core.errors import XLMRError
 
@@ -65,6 +67,7 @@ def annotate(config: AnnotateConfig) -> Summary:
         UsageError: It cannot be as it was asked for; nothing was written.
         Interrupted: SIGINT or SIGTERM came.
         JobError: It had to end early.
+        OSError: The system, not a file, failed while inputs were planned.
     """
     began = time.monotonic()
     job = prepare(config)
@@ -78,6 +81,7 @@ def annotate(config: AnnotateConfig) -> Summary:
     with opened as output:
         finished_before = output.state == "finished"
         plan = job.plan if output.state == "new" else output.load_plan()
+        _say_what_differs(config, plan)
         if not finished_before:
             if output.state == "new":
                 output.save_plan(plan)
@@ -93,6 +97,15 @@ def annotate(config: AnnotateConfig) -> Summary:
         )
 
 
+def _say_what_differs(config: AnnotateConfig, plan: Plan) -> None:
+    """Warns of what the user may not expect of this job, before it starts."""
+    for entry in plan.unreadable:
+        logger.warning("left out: %s", entry.message)
+    asked = config.run.shard_rows
+    if asked is not None and asked != plan.shard_rows:
+        logger.warning("shard_rows=%d is ignored: this job was begun with %d, its borders stay", asked, plan.shard_rows)
+
+
 def _compute(job: Job, plan: Plan, output: Output) -> Tally:
     """Commits every shard of the plan that is not committed yet."""
     assert output.lease is not None
@@ -101,7 +114,7 @@ def _compute(job: Job, plan: Plan, output: Output) -> Tally:
     tally = Tally(plan.rows, len(plan.shards), plan.rows - sum(shard.rows for shard in pending), len(done))
     if not pending:
         return tally
-    run, stop = job.config.run, output.root / "run" / f"stop-{output.lease.token}"
+    run, stop = job.config.run, output.writer().folder / ".stop"
     with connected(run.ray_address), Interrupt(stop) as interrupt, Display(tally) as display:
         display.note("starting workers")
         pools = cluster_pools(
@@ -157,25 +170,29 @@ class _Wave:
         pump = _Pump(shard_pipeline(rows, self.pools, (TokeniseStage, ModelStage), self.settings))
         try:
             self._follow(pump)
+        except BaseException:
+            # On a Ray that outlives the job its workers would go on.
+            self.interrupt.stop_workers()
+            raise
         finally:
             pump.close()
 
     def _follow(self, pump: "_Pump") -> None:
-        heard = time.monotonic()
+        watchdog = Watchdog(self.settings.writer.folder)
         stopping_since: float | None = None
         idle_workers: set[str] = set()
         while (receipts := pump.take()) is not None:
             for receipt in receipts:
-                heard = time.monotonic()
+                watchdog.heard()
                 if receipt.state == "failed":
-                    raise JobError(receipt.error)
+                    raise JobError(receipt.error) from (RuntimeError(receipt.details) if receipt.details else None)
                 if receipt.state == "skipped":
                     idle_workers.add(receipt.worker)
                 else:
                     self._count(receipt)
             self.display.refresh()
             if self.interrupt.signal is None:
-                self._check(heard)
+                self._check(watchdog)
                 continue
             if stopping_since is None:
                 stopping_since = time.monotonic()
@@ -197,14 +214,15 @@ class _Wave:
             busy_s=receipt.busy_s,
         )
 
-    def _check(self, heard: float) -> None:
+    def _check(self, watchdog: Watchdog) -> None:
         assert self.output.lease is not None
         self.output.lease.check()
-        silence = time.monotonic() - heard
+        silence = watchdog.silence()
         if silence > self.limits.stall_minutes * 60:
             free = ray.available_resources()
             raise JobError(
-                f"no shard was finished for {silence / 60:.1f} minutes, the limit is {self.limits.stall_minutes:g}; "
+                f"no shard was finished and no batch computed for {silence / 60:.1f} minutes, "
+                f"the limit is {self.limits.stall_minutes:g}; "
                 f"{self.tally.shards_done} of {self.tally.shards} shards are done, the cluster has "
                 f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free. Workers may be dying again and "
                 "again (Ray's logs say more), the cluster may be too small, or "
@@ -263,10 +281,16 @@ class _Pump:
 
 
 def _cause(error: BaseException) -> str:
-    """What broke a pipeline, without Ray's wrapping: workers report their own errors in receipts."""
+    """What broke a pipeline, without Ray's wrapping: workers report their own errors in receipts.
+
+    The text of a foreign exception may quote records, so only its type is told; Ray's own speak of workers.
+    """
     inner = getattr(error, "cause", None) or error
-    lines = [line for line in str(inner).splitlines() if line.strip()] or [""]
-    text = str(inner) if isinstance(inner, XLMRError) else f"{type(inner).__name__}: {lines[-1].strip()}"
+    text = f"{type(inner).__name__}; --debug shows where and why"
+    if isinstance(inner, XLMRError):
+        text = str(inner)
+    elif isinstance(inner, RayError) and not isinstance(inner, RayTaskError):
+        text = f"{type(inner).__name__}: {(['', *str(inner).strip().splitlines()])[-1].strip()}"
     return f"workers could not be used: {text}"
 
 

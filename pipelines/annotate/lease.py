@@ -7,6 +7,7 @@ below `run/tmp/<token>`, which the new holder moves away first, and commits are 
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,6 +20,8 @@ from pipelines.annotate import durable
 from xlmr_core.errors import XLMRError
 
 TERM_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class OutputError(XLMRError):
@@ -83,11 +86,17 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Gives the lease back, so that the next driver need not wait; safe to call twice."""
+        """Gives the lease back, so that the next driver need not wait; safe to call twice.
+
+        Never raises: it comes last, when the job is done or a more telling error is on its way.
+        """
         if not self._stop.is_set():
             self._stop.set()
             self._thread.join()
-            self._write(released=True)
+            try:
+                self._write(released=True)
+            except OSError as error:
+                logger.warning("lease not released, the next driver may have to wait error=%s", error.strerror)
 
     def _beat(self) -> None:
         while not self._stop.wait(self._term / 6):
@@ -140,6 +149,12 @@ def acquire(folder: Path, *, term: float = TERM_SECONDS) -> Lease:
             return Lease(folder, number + 1, token, term)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def newest_token(folder: Path) -> str | None:
+    """Token of the lease that counts; None where no lease can be seen."""
+    newest = max(folder.glob("*.json"), default=None)
+    return _read(newest).token if newest is not None else None
 
 
 def _read(path: Path) -> _Holder:

@@ -6,6 +6,7 @@ in one thread: two would each start a set of torch's own workers, and on a GPU h
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -13,6 +14,7 @@ import torch
 
 from xlmr_core.graph import EncodedRecords, GraphPlan, ModelGraph
 from xlmr_core.graph.model import Outputs
+from xlmr_core.memory import keep_freed_memory
 
 
 class ModelThread:
@@ -33,15 +35,24 @@ class ModelThread:
     ) -> None:
         """Loads the graph, on `threads` torch threads or as many as the machine has cores."""
         threads = min(threads, os.cpu_count() or 1)
-        self._thread = ThreadPoolExecutor(1, "model", initializer=torch.set_num_threads, initargs=(threads,))
+        self._thread = ThreadPoolExecutor(1, "model", initializer=_settle, initargs=(threads,))
         loading = self._thread.submit(ModelGraph, plan, device=device, dtype=dtype, max_tokens=max_tokens)
         self.graph = loading.result()
 
-    def forward(self, encoded: EncodedRecords) -> tuple[Outputs, float]:
-        """Outputs of encoders and heads, and the seconds they took once it was their turn."""
-        return self._thread.submit(self._timed, encoded).result()
+    def forward(self, encoded: EncodedRecords, on_batch: Callable[[], None] | None = None) -> tuple[Outputs, float]:
+        """Outputs of encoders and heads, and the seconds they took once it was their turn.
 
-    def _timed(self, encoded: EncodedRecords) -> tuple[Outputs, float]:
+        `on_batch` is called after each packed batch, in the model's thread.
+        """
+        return self._thread.submit(self._timed, encoded, on_batch).result()
+
+    def _timed(self, encoded: EncodedRecords, on_batch: Callable[[], None] | None) -> tuple[Outputs, float]:
         began = time.perf_counter()
-        outputs = self.graph.forward(encoded)
+        outputs = self.graph.forward(encoded, on_batch=on_batch)
         return outputs, time.perf_counter() - began
+
+
+def _settle(threads: int) -> None:
+    """What the model's thread does first, in a process whose purpose is inference."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()

@@ -225,14 +225,17 @@ def _recover(root: Path, *, keep: str | None) -> None:
             ended = folder.with_name(f"{folder.name}.ended")
             os.rename(folder, ended)
             folder = ended
-        for shard in sorted({int(path.name.split(".")[0]) for path in folder.iterdir()}):
+        # Names with a leading dot are signs of life and what a network file system keeps of a file still open.
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        for shard in sorted({int(name.split(".")[0]) for name in names}):
             if commit_path(root, shard).exists():
                 commit = read_commit(commit_path(root, shard))
                 if any((folder / file.temporary).exists() for file in commit.files):
                     durable.step("recover:publish")
                     publish(root, folder, commit)
         durable.step("recover:delete")
-        shutil.rmtree(folder)
+        # What cannot be deleted yet, whoever comes next deletes.
+        shutil.rmtree(folder, ignore_errors=True)
     durable.sync_folder(tmp)
     # A commit whose link was seen but not yet made to last must not be lost after the files moved.
     durable.sync_folder(root / "run" / "commits")
@@ -308,7 +311,9 @@ def _check_size(root: Path, path: str, size: int) -> None:
 
 def _check_no_strays(root: Path, planned: set[int]) -> None:
     names = {part_name(shard) for shard in planned}
-    strays = [path for kind in ("data", "quarantine") for path in (root / kind).iterdir() if path.name not in names]
+    found = [path for kind in ("data", "quarantine") for path in (root / kind).iterdir()]
+    # Readers of Parquet folders pass over hidden files.
+    strays = [path for path in found if path.name not in names and not path.name.startswith(".")]
     if strays:
         raise OutputError(
             f"{root} holds files this job did not write, readers would take them for results: "

@@ -5,6 +5,7 @@ footers; it keeps one `Shard` a shard and nothing a row. The same files and opti
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,21 +114,17 @@ class Plan:
         return sum(shard.rows for shard in self.shards)
 
     def inputs_digest(self) -> str:
-        """SHA-256 of what decides the job's records: files with size and etag, columns, limit, sample, seed.
+        """SHA-256 of the files the job reads: names, formats, sizes and etags, and which were left out.
 
-        Neither the order the inputs were typed in nor the shard size matters.
+        Neither the order the inputs were typed in nor the shard size matters; which of their records and columns the
+        job takes is not part of it.
         """
-        columns = dataclasses.replace(self.columns, keep_types="")
         facts = [
             [
                 (name, file.format, file.compression, file.size, file.etag)
                 for name, file in zip(self.names, self.files, strict=True)
             ],
             sorted(entry.path for entry in self.unreadable),
-            dataclasses.asdict(columns),
-            self.limit,
-            self.sample,
-            self.seed if self.sample < 1.0 else None,
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -202,6 +199,7 @@ def make_plan(
 
     Raises:
         InputError: "bad_option" for a number out of range, "keep_types" for kept columns no type fits.
+        OSError: The system, not a file, is at fault, or a file changed meanwhile; nothing may be left out for that.
     """
     _check_numbers(shard_rows, limit, sample)
     names = dict(zip((file.path for file in inputs), relative_names(inputs), strict=True))
@@ -211,7 +209,7 @@ def make_plan(
         try:
             layouts.append(_inspect(file, columns))
         except InputError as error:
-            unreadable.append(Unreadable(file.path, error.code, str(error)))
+            unreadable.append(_own_fault(file, error))
     id_type, keep = agree(columns, [(layout.file, layout.types) for layout in layouts])
     cutter = _Cutter(shard_rows, limit, sample, seed)
     files = []
@@ -219,7 +217,7 @@ def make_plan(
         try:
             files.append(cutter.add(layout, names[layout.file.path]))
         except InputError as error:
-            unreadable.append(Unreadable(layout.file.path, error.code, str(error)))
+            unreadable.append(_own_fault(layout.file, error))
     resolved = dataclasses.replace(columns, id_type=id_type, keep_types=encode_schema(keep) if columns.keep else "")
     return Plan(
         files=tuple(files),
@@ -232,6 +230,14 @@ def make_plan(
         sample=sample,
         seed=seed,
     )
+
+
+def _own_fault(file: InputFile, error: InputError) -> Unreadable:
+    """The entry of a file that is broken, empty, unfit or forbidden to us; any other error is raised."""
+    number = getattr(error.__cause__, "errno", None)
+    if error.code == "input_changed" or (number and number not in (errno.EACCES, errno.EPERM)):
+        raise OSError(f"while inputs were planned: {error}") from error
+    return Unreadable(file.path, error.code, str(error))
 
 
 def _check_numbers(shard_rows: int, limit: int | None, sample: float) -> None:

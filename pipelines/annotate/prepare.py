@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,23 +13,25 @@ from typing import Any, TypeVar
 import torch
 
 from pipelines.annotate.columns import Columns
-from pipelines.annotate.inputs import InputFile, expand_inputs, is_inside
+from pipelines.annotate.inputs import InputFile, expand_inputs, first_inside
 from pipelines.annotate.plan import Plan, make_plan
 from pipelines.annotate.read import read_shard
 from pipelines.annotate.schema import clashes
-from pipelines.config import AnnotateConfig, InputSection
+from pipelines.config import AnnotateConfig
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.encoder import flops_per_token
 from xlmr_core.errors import InputError, XLMRError
 from xlmr_core.graph import GraphPlan, Request
 
-# What a worker computes in a second, assumed; only the size of shards depends on it.
-_CPU_FLOPS = {"float32": 400e9, "bfloat16": 800e9}
+# What a CPU core, or a GPU, computes in a second, assumed; only the size of shards depends on it.
+_CORE_FLOPS = {"float32": 200e9, "bfloat16": 400e9}
 _GPU_FLOPS = 300e12
 _SHARD_SECONDS = 2.0
 _SHARD_ROWS = (64, 65_536)
 _BYTES_PER_TOKEN = 4
 _PROBED_FILES, _PROBED_ROWS = 3, 256
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,14 +50,14 @@ class Job:
         config: As asked.
         graph: What to compute.
         plan: The rows, in shards.
-        tokens_per_row: Estimated from the first rows of a few files.
+        tokens_per_row: Estimated from the first rows of a few files; None for a plan of an earlier run.
         fingerprint: JSON values of everything that decides the results.
     """
 
     config: AnnotateConfig
     graph: GraphPlan
     plan: Plan
-    tokens_per_row: float
+    tokens_per_row: float | None
     fingerprint: dict[str, Any]
 
     @property
@@ -67,6 +71,7 @@ def prepare(config: AnnotateConfig) -> Job:
 
     Raises:
         UsageError: All problems of models, options and inputs at once.
+        OSError: The system, not a file, failed while inputs were planned.
     """
     problems: list[str] = []
     requests = [_collect(problems, partial(Request.parse, text)) for text in config.model.tasks]
@@ -87,21 +92,36 @@ def prepare(config: AnnotateConfig) -> Job:
         problems += _plan_problems(planned[0])
     if problems or graph is None or planned is None:
         raise UsageError("\n".join(problems))
+    _warn(graph)
     plan, tokens_per_row = planned
     return Job(config, graph, plan, tokens_per_row, _fingerprint(config, graph, plan))
 
 
-def plan_inputs(config: AnnotateConfig, graph: GraphPlan | None) -> tuple[Plan, float]:
+def _warn(graph: GraphPlan) -> None:
+    """Says what is odd about the checkpoints, before the job starts."""
+    for annotation in graph.annotations:
+        named = annotation.kind == "embedding" or getattr(annotation.task.options, "labels", None)
+        for warning in Checkpoint.open(annotation.model).report.warnings:
+            if not (named and "labels=" in warning):
+                logger.warning("task %s=%s: %s", annotation.name, annotation.model, warning)
+
+
+def plan_inputs(config: AnnotateConfig, graph: GraphPlan | None) -> tuple[Plan, float | None]:
     """Finds the files and cuts them into shards; also estimates the tokens of a row.
+
+    Files that an earlier run of the job planned, and that did not change, are not read again.
 
     Raises:
         InputError: Inputs that give nothing, and options out of range.
     """
     section = config.input
     files = expand_inputs(section.paths, format=section.format)
-    inside = next((file.path for file in files if is_inside(file.path, config.output.path)), None)
+    inside = first_inside(files, output_path(config))
     if inside is not None:
         raise InputError(f"{inside} lies in the output, a job must not read what it writes", code="bad_input")
+    stored = _stored_plan(output_path(config), files)
+    if stored is not None:
+        return stored, None
     columns = Columns(section.text_column, section.pair_column, section.id_column, section.keep)
     tokens = tokens_per_row(files, columns)
     shard_rows = config.run.shard_rows
@@ -116,6 +136,16 @@ def plan_inputs(config: AnnotateConfig, graph: GraphPlan | None) -> tuple[Plan, 
         seed=section.seed,
     )
     return plan, tokens
+
+
+def _stored_plan(output: Path, files: list[InputFile]) -> Plan | None:
+    """The plan in the output, when it is of exactly these files as they are now and left none of them out."""
+    try:
+        plan = Plan.from_json((output / "run" / "plan.json").read_bytes())
+    except (OSError, InputError):
+        return None
+    planned = [replace(file, rows=None) for file in plan.files]
+    return plan if planned == files and not plan.unreadable else None
 
 
 def tokens_per_row(files: list[InputFile], columns: Columns) -> float:
@@ -136,13 +166,17 @@ def tokens_per_row(files: list[InputFile], columns: Columns) -> float:
 
 
 def choose_shard_rows(graph: GraphPlan, tokens: float, config: AnnotateConfig) -> int:
-    """Rows that keep one model worker busy for some seconds, so that what a shard costs in itself is little."""
+    """Rows that keep one model worker busy for some seconds, so that what a shard costs in itself is little.
+
+    A model worker without GPU has a machine to itself. Planning comes before the cluster is known, so its machines are
+    taken to have as many cores as this one.
+    """
     flops = 0.0
     for encoder in {a.encoder_sha256: a for a in graph.annotations}.values():
         length = min(tokens, encoder.max_length)
         flops += tokens * flops_per_token(Checkpoint.open(encoder.model).config, length)
     on_gpu = config.model.device == "cuda" or (config.model.device == "auto" and torch.cuda.is_available())
-    speed = _GPU_FLOPS if on_gpu else _CPU_FLOPS[config.model.dtype]
+    speed = _GPU_FLOPS if on_gpu else _CORE_FLOPS[config.model.dtype] * (os.cpu_count() or 1)
     least, most = _SHARD_ROWS
     # An encoder without layers costs nothing by this formula.
     return int(min(max(_SHARD_SECONDS * speed / max(flops, 1.0), least), most))
@@ -168,17 +202,15 @@ def _fingerprint(config: AnnotateConfig, graph: GraphPlan, plan: Plan) -> dict[s
     """Results follow from this alone; numbers of workers, devices and shard sizes are not part of it."""
     model = graph.fingerprint()
     annotations = {entry["name"]: entry for entry in model.pop("annotations")}
-    section: InputSection = config.input
+    section = config.input.model_dump(mode="json", exclude={"paths"})
+    # Of all records, a seed chooses nothing.
+    section["seed"] = section["seed"] if section["sample"] < 1.0 else None
     return {
         "model": model | {"annotations": annotations, "order": list(annotations), "dtype": config.model.dtype},
-        "inputs": {
-            "sha256": plan.inputs_digest(),
-            "files": len(plan.files) + len(plan.unreadable),
-            **section.model_dump(mode="json", exclude={"paths"}),
-        },
+        "inputs": {"sha256": plan.inputs_digest(), "files": len(plan.files) + len(plan.unreadable), **section},
     }
 
 
 def output_path(config: AnnotateConfig) -> Path:
-    """The output directory."""
-    return Path(config.output.path)
+    """The output directory; absolute, since workers have working directories of their own."""
+    return Path(config.output.path).absolute()

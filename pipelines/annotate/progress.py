@@ -31,7 +31,6 @@ class Tally:
         rows, shards: Of the whole job.
         rows_done, shards_done: Committed so far, earlier runs included.
         run_rows, quarantined, tokens, windows: Of this run.
-        padded: Tokens computed for nothing; packed batches have none.
         busy_s: Seconds of all models in this run.
     """
 
@@ -43,7 +42,6 @@ class Tally:
     quarantined: int = 0
     tokens: int = 0
     windows: int = 0
-    padded: int = 0
     busy_s: float = 0.0
     _recent: deque[tuple[float, int, int]] = field(default_factory=lambda: deque([(time.monotonic(), 0, 0)]))
 
@@ -69,19 +67,17 @@ class Tally:
         seconds = max(time.monotonic() - self._recent[0][0], 1e-3)
         return rows / seconds, tokens / seconds
 
-    @property
-    def padding(self) -> float:
-        """Share of computed tokens that were padding."""
-        return self.padded / max(self.tokens + self.padded, 1)
-
     def line(self) -> str:
-        """Everything in one line."""
+        """Everything in one line.
+
+        Padding is a constant: an `xlmr_core.batch.PackedBatch` has no place for any.
+        """
         rows_s, tokens_s = self.rates()
         left = self.rows - self.rows_done
         eta = duration(left / rows_s) if rows_s > 0 else "unknown"
         return (
             f"rows {self.rows_done:,}/{self.rows:,}  shards {self.shards_done:,}/{self.shards:,}  "
-            f"{rows_s:,.0f} rows/s  {tokens_s:,.0f} tokens/s  padding {self.padding:.0%}  "
+            f"{rows_s:,.0f} rows/s  {tokens_s:,.0f} tokens/s  padding 0%  "
             f"quarantined {self.quarantined:,}  ETA {eta}"
         )
 
@@ -210,7 +206,7 @@ class Summary:
             rate = f"{self.run_rows / self.seconds:,.0f} rows/s, {self.run_tokens / self.seconds:,.0f} tokens/s"
             table.add_row("time", duration(self.seconds), f"{rate}, start-up included")
         for message in self.unreadable:
-            table.add_row("left out", "", escape(message))
+            table.add_row("left out", "", escape(message), style="bold red")
         table.add_row("output", "", escape(str(self.output / "data")))
         table.add_row("to check it", "", escape(f"xlmr verify {self.output}"))
         return table

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,33 @@ import pyarrow.parquet as pq
 _READ_BYTES = 1 << 20
 
 
-def selected_ids(manifest: dict[str, Any], unreadable: dict[str, set[int]], problems: list[str]) -> Iterator[str]:
+class Rows:
+    """A set of row numbers, kept as ranges: a broken file has them in long runs."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def add(self, row: int) -> None:
+        """Adds a row; rows that come in order are cheap."""
+        at = bisect_right(self._starts, row)
+        if at and row < self._stops[at - 1]:
+            return
+        if at and self._stops[at - 1] == row:
+            self._stops[at - 1] = row + 1
+        else:
+            self._starts.insert(at, row)
+            self._stops.insert(at, row + 1)
+
+    def __contains__(self, row: int) -> bool:
+        at = bisect_right(self._starts, row)
+        return at > 0 and row < self._stops[at - 1]
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+
+def selected_ids(manifest: dict[str, Any], unreadable: dict[str, Rows], problems: list[str]) -> Iterator[str]:
     """Yields the ids of a job's records, by reading its inputs from front to back.
 
     Args:
@@ -32,7 +59,7 @@ def selected_ids(manifest: dict[str, Any], unreadable: dict[str, set[int]], prob
     for entry in manifest["inputs"]:
         if not left:
             return
-        marked = unreadable.get(entry["name"], set())
+        marked = unreadable.get(entry["name"], Rows())
         if marked and not _is_damaged(entry, manifest["columns"]):
             problems.append(f"{entry['path']}: rows are quarantined as unreadable, but the file reads well")
         for row, value in enumerate(_ids(entry, manifest, marked)):
@@ -53,7 +80,7 @@ def _taken(row: int, sample: float, seed: int) -> bool:
     return (z ^ (z >> 31)) < int(sample * 2.0**53) << 11
 
 
-def _ids(entry: dict[str, Any], manifest: dict[str, Any], marked: set[int]) -> Iterator[str | None]:
+def _ids(entry: dict[str, Any], manifest: dict[str, Any], marked: Rows) -> Iterator[str | None]:
     """Yields one id a record of the file, None where it has none that can be used."""
     column, bound = manifest["columns"]["id"], manifest["bounds"]["record_bytes"]
     integer = manifest["columns"]["id_type"] == "int64"
@@ -66,15 +93,23 @@ def _ids(entry: dict[str, Any], manifest: dict[str, Any], marked: set[int]) -> I
         if file.peek(3)[:3] == b"\xef\xbb\xbf":
             file.read(3)
         if entry["format"] == "text":
-            yield from (None for _ in file)
+            yield from (None for _ in _lines(file, bound))
         elif entry["format"] == "jsonl":
-            lines = (line.removesuffix(b"\n") for line in file)
-            for line in lines:
+            for line in _lines(file, bound):
                 if line not in (b"", b"\r"):
                     yield _usable(_json_value(line, column), integer) if len(line) <= bound else None
         else:
             for text in _csv_values(file, "," if entry["format"] == "csv" else "\t", column, bound):
                 yield _usable(text or None, integer)
+
+
+def _lines(file: io.BufferedReader, bound: int) -> Iterator[bytes]:
+    """Yields lines without their line feeds, of longer ones than `bound` only the first `bound` + 1 bytes or so."""
+    while line := file.readline(bound + 2):
+        rest = line
+        while len(rest) >= bound + 2 and not rest.endswith(b"\n"):
+            rest = file.readline(bound + 2)
+        yield line.removesuffix(b"\n")
 
 
 def _usable(value: object, integer: bool) -> str | None:
@@ -156,7 +191,7 @@ def _csv_id(row: Sequence[str], header: list[str], column: str | None) -> str | 
         return None
 
 
-def _parquet_ids(entry: dict[str, Any], column: str | None, marked: set[int]) -> Iterator[list[object]]:
+def _parquet_ids(entry: dict[str, Any], column: str | None, marked: Rows) -> Iterator[list[object]]:
     with pq.ParquetFile(entry["path"]) as parquet:
         first = 0
         for group in range(parquet.num_row_groups):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.annotate.schema import annotation_arrays, annotation_fields
+from pipelines.annotate.tokenise import tokenise_usable
 from xlmr_core.errors import InputError
 from xlmr_core.graph import Annotations, EncodedRecords, GraphPlan, Preprocessor, Request
 from xlmr_core.tokenization import text_problem
@@ -75,8 +76,9 @@ def tokenise_rows(
                 errors.setdefault(row, f"{code}: column {name!r}")
     usable = np.setdiff1d(np.arange(table.num_rows), list(errors))
     chosen = [[str(values[name][row]) for row in usable.tolist()] for name in names]
-    encoded = preprocess(chosen[0], chosen[1] if pair_column is not None else None)
-    return EncodedRows(table, errors, usable, encoded)
+    kept, encoded, problems = tokenise_usable(preprocess, chosen[0], chosen[1] if pair_column is not None else None)
+    errors |= {int(usable[position]): f"{problem.code}: {problem.message}" for position, problem in problems.items()}
+    return EncodedRows(table, errors, usable[kept], encoded)
 
 
 def annotated_rows(plan: GraphPlan, rows: EncodedRows, annotations: Annotations) -> pa.Table:

@@ -7,6 +7,7 @@ which alone may end the job, reads it in the receipt.
 import json
 import logging
 import threading
+import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ from pipelines.annotate.model_thread import ModelThread
 from pipelines.annotate.plan import Shard
 from pipelines.annotate.read import Records, ShardReader
 from pipelines.annotate.schema import annotation_arrays, data_schema
+from pipelines.annotate.tokenise import tokenise_usable
+from pipelines.annotate.watchdog import Heartbeat
 from xlmr_core.errors import XLMRError
-from xlmr_core.graph import Annotations, EncodedRecords, GraphPlan, Preprocessor
+from xlmr_core.graph import Annotations, GraphPlan, Preprocessor
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ class Receipt:
         shard: Index in the plan.
         state: "committed" means durable; "skipped" that the job is being stopped; "failed" that it must end.
         worker: Who says so.
-        error: Why it failed.
+        error: Why it failed, without any text of the records.
+        details: Traceback of an unforeseen failure, which may quote records; for --debug only.
         rows: Its records.
         quarantined: Those of them that could not be processed.
         tokens: Tokens that went through encoders.
@@ -80,6 +84,7 @@ class Receipt:
     state: Literal["committed", "skipped", "failed"]
     worker: str
     error: str = ""
+    details: str = ""
     rows: int = 0
     quarantined: int = 0
     tokens: int = 0
@@ -117,35 +122,39 @@ class TokeniseStage:
                 return _refusal(shard, "failed", describe_problem(records, records.problems))
             return to_row(encoded)
         except Exception as error:
-            return _refusal(shard, "failed", _message(shard, error))
+            return _refusal(shard, "failed", _message(shard, error), _details(error))
 
     def _encode(self, records: Records) -> EncodedShard:
-        usable = [position for position in range(len(records)) if position not in records.problems]
-        try:
-            encoded = self._tokenise(records, usable)
-        except Exception:
-            culprits = {position: self._problem(records, position) for position in usable}
-            records.problems.update({position: found for position, found in culprits.items() if found})
-            if not any(culprits.values()):
-                raise
-            return self._encode(records)
-        return EncodedShard(records, np.array(usable, dtype=np.int64), encoded)
-
-    def _tokenise(self, records: Records, chosen: list[int]) -> EncodedRecords:
+        chosen = np.array([row for row in range(len(records)) if row not in records.problems], dtype=np.int64)
         texts, pairs = (
-            None if side is None else [side[position] or "" for position in chosen]
+            None if side is None else [side[row] or "" for row in chosen.tolist()]
             for side in (records.texts, records.pairs)
         )
         assert texts is not None
-        return self._preprocess(texts, pairs)
+        usable, encoded, problems = tokenise_usable(self._preprocess, texts, pairs)
+        records.problems.update({int(chosen[position]): problem for position, problem in problems.items()})
+        return EncodedShard(records, chosen[usable], encoded)
 
-    def _problem(self, records: Records, position: int) -> Problem | None:
-        """What is wrong with a row that the reader found nothing wrong with."""
-        try:
-            self._tokenise(records, [position])
-        except Exception as error:
-            return Problem("tokenizer_error", f"the tokenizer raised {type(error).__name__} on this record")
-        return None
+
+class _AtWork:
+    """Counts a worker's calls that may still commit something."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._calls -= 1
+            self._changed.notify_all()
+
+    def wait_until_none(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._calls)
 
 
 class ModelStage:
@@ -153,7 +162,8 @@ class ModelStage:
 
     Ray calls it from two threads: while one shard is decoded, written and made durable, the next one computes. The
     model itself has one thread of its own, so that torch keeps one set of workers. A receipt is returned after its
-    commit, never before.
+    commit, never before; and "skipped" not before this worker's other shard is through, because the driver takes it
+    for the worker's last word and may end the process.
     """
 
     def __init__(self, settings: StageSettings) -> None:
@@ -168,24 +178,33 @@ class ModelStage:
         )
         # Held while a shard computes, so that the next one looks for the stop file when its turn comes.
         self._turn = threading.Lock()
+        self._at_work = _AtWork()
+        self._heartbeat = Heartbeat(settings.writer.folder, self._worker)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A row that holds a shard's tokens to its receipt."""
+        with self._at_work:
+            receipt = self._receipt(table)
+        if receipt.state == "skipped":
+            self._at_work.wait_until_none()
+        return receipt.to_table()
+
+    def _receipt(self, table: pa.Table) -> Receipt:
         if "refusal" in table.column_names:
             refusal = json.loads(table.column("refusal")[0].as_py())
-            return Receipt(read_shard_row(table).index, worker=self._worker, **refusal).to_table()
+            return Receipt(read_shard_row(table).index, worker=self._worker, **refusal)
         try:
-            return self._compute(from_row(table)).to_table()
+            return self._compute(from_row(table))
         except Exception as error:
             shard = read_shard_row(table)
-            return Receipt(shard.index, "failed", self._worker, _message(shard, error)).to_table()
+            return Receipt(shard.index, "failed", self._worker, _message(shard, error), _details(error))
 
     def _compute(self, shard: EncodedShard) -> Receipt:
         index = shard.records.shard.index
         with self._turn:
             if self._settings.stop.exists():
                 return Receipt(index, "skipped", self._worker)
-            outputs, busy_s = self._model.forward(shard.encoded)
+            outputs, busy_s = self._model.forward(shard.encoded, self._heartbeat)
         annotations = self._model.graph.decode(shard.encoded, outputs)
         problems = {
             int(shard.usable[row]): Problem(error.code, str(error)) for row, error in annotations.failed.items()
@@ -252,15 +271,19 @@ def describe_problem(records: Records, problems: dict[int, Problem]) -> str:
 
 
 def _message(shard: Shard, error: Exception) -> str:
-    """Why a shard could not be done."""
+    """Why a shard could not be done; the text of an unforeseen exception may quote records and stays out."""
     if isinstance(error, XLMRError):
         return str(error)
-    logger.exception("shard failed shard=%d", shard.index)
-    rows = f"rows {shard.row_start} to {shard.row_stop}"
-    return f"{shard.file.path} {rows}: {type(error).__name__}: {error}; the worker's log has the whole story"
+    logger.error("shard failed shard=%d error=%s", shard.index, type(error).__name__)
+    reason = f"{type(error).__name__}{f' ({error.strerror})' if isinstance(error, OSError) else ''}"
+    return f"{shard.file.path} rows {shard.row_start} to {shard.row_stop}: {reason}; --debug shows where and why"
 
 
-def _refusal(shard: Shard, state: str, error: str = "") -> pa.Table:
+def _details(error: Exception) -> str:
+    return "" if isinstance(error, XLMRError) else "".join(traceback.format_exception(error))
+
+
+def _refusal(shard: Shard, state: str, error: str = "", details: str = "") -> pa.Table:
     """A row that a shard leaves behind when it has no tokens to show."""
-    refusal = json.dumps({"state": state, "error": error})
+    refusal = json.dumps({"state": state, "error": error, "details": details})
     return pa.table({"shard": [json.dumps(shard.to_dict())], "refusal": [refusal]})

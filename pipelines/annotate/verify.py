@@ -2,7 +2,8 @@
 
 What it proves: every file is, byte for byte, what was committed; every shard was committed once; and the ids
 of the data plus the ids of the quarantine are, as a multiset, the ids of the inputs, which `recount` reads
-again. Memory stays flat: ids are compared through a sum of hashes that does not depend on their order.
+again. Ids are compared through a sum of hashes that does not depend on their order, so memory does not grow with the
+rows: it holds the manifest and the plan, about a kilobyte a shard, and ranges of unreadable rows.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.annotate.recount import selected_ids
+from pipelines.annotate.recount import Rows, selected_ids
 
 STATUSES = frozenset({"ok", "truncated", "empty"})
 _READ_BYTES = 1 << 20
@@ -81,7 +82,7 @@ class _Check:
         self._statuses: Counter[str] = Counter()
         self._tokens = 0
         self._schema: pa.Schema | None = None
-        self._unreadable: dict[str, set[int]] = {}
+        self._unreadable: dict[str, Rows] = {}
 
     def _problem(self, path: str | Path, text: str) -> None:
         self.report.problems.append(f"{self.out / path}: {text}")
@@ -205,14 +206,15 @@ class _Check:
             if not file or row is None or row < 0 or not code:
                 self._problem(path, "has rows without file, row or code")
             elif code == "unreadable":
-                self._unreadable.setdefault(file, set()).add(row)
+                self._unreadable.setdefault(file, Rows()).add(row)
 
     def strays(self, manifest: dict[str, Any]) -> None:
         known = {file["path"] for entry in manifest["shards"] for file in entry["files"]}
         known |= {f"run/commits/{entry['shard']:06d}.json" for entry in manifest["shards"]}
         for folder in ("data", "quarantine", "run/commits"):
             for path in sorted((self.out / folder).iterdir()):
-                if f"{folder}/{path.name}" not in known:
+                # Readers pass over hidden files, such as a network file system keeps of one deleted while open.
+                if f"{folder}/{path.name}" not in known and not path.name.startswith("."):
                     self._problem(f"{folder}/{path.name}", "was not written by this job, readers would take it")
 
     def totals(self, manifest: dict[str, Any]) -> None:
@@ -248,7 +250,9 @@ class _Check:
                 count += 1
                 total += _hash(value)
         except _ERRORS as error:
-            self.report.problems.append(f"inputs cannot be read again: {error!r}")
+            # Messages of decoders quote what they could not decode.
+            reason = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            self.report.problems.append(f"inputs cannot be read again: {type(error).__name__}{reason}")
             return
         self.report.inputs_rechecked = True
         written = sum(self._ids.values())

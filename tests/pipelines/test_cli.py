@@ -109,3 +109,16 @@ def test_a_job_from_a_file_can_be_verified_and_repeated(corpus: Path, tasks: lis
     other = xlmr("annotate", "--config", config, "--output", tmp_path / "out", "--limit", 5)
     assert other.exit_code == 2
     assert "another job" in other.output
+
+
+def test_the_text_of_an_unforeseen_exception_may_quote_records_and_stays_out(
+    tasks: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise ValueError("words of a user")
+
+    monkeypatch.setattr("pipelines.annotate.quick.annotate_lines", fail)
+    result = xlmr("run", "--task", tasks[0], "text")
+    assert result.exit_code == 1
+    assert "ValueError" in result.output
+    assert "words of a user" not in result.output

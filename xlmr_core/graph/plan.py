@@ -21,6 +21,9 @@ TASKS: Mapping[str, tuple[type[Task], type[Any]]] = {
     "embedding": (Embed, EmbedOptions),
 }
 
+# What every driver says about a record besides its annotations.
+RECORD_FIELDS = ("id", "status", "n_tokens", "n_tokens_used", "n_windows", "error")
+
 # Raised whenever a change of this code changes results beyond rounding: a job started under another version
 # must not be continued with this one.
 RESULTS_VERSION = 1
@@ -153,6 +156,10 @@ class GraphPlan:
         problems += [
             f"two tasks write the column {name!r}, rename one"
             for name in sorted({c for c in columns if columns.count(c) > 1})
+        ]
+        problems += [
+            f"a task writes the column {name!r}, which every record has anyway; rename the task"
+            for name in sorted(set(columns) & set(RECORD_FIELDS))
         ]
         if problems:
             raise TaskError("\n".join(problems))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.config import ProblemType
+from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, Labels, label_lists
 from xlmr_core.tasks.labels import settle_labels
 from xlmr_core.tasks.spans import WindowedRecords
@@ -34,7 +35,7 @@ class ClassifyOptions:
         problem_type: Overrides what the checkpoint says.
         activation: What turns logits into scores; default: a cross-encoder's own, else by problem type.
         scores: Whether to write the scores of all labels as `NAME_scores`.
-        threshold: Multi label only: a label is given from this score on.
+        threshold: Multi label only: a label is given from this score on, 0 to 1; default: 0.5.
         merge: How the logits of several windows become one: their mean or their maximum.
         max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
         stride: Tokens that neighbouring windows share.
@@ -44,7 +45,7 @@ class ClassifyOptions:
     problem_type: ProblemType | None = None
     activation: ScoreFunction | None = None
     scores: bool = False
-    threshold: float = 0.5
+    threshold: float | None = None
     merge: Literal["mean", "max"] = "mean"
     max_length: int | None = None
     stride: int = 0
@@ -58,12 +59,14 @@ class Classify:
         labels: Label names, C of them.
         problem_type: Decides the columns.
         activation: What turns logits into scores.
+        threshold: Multi label only: a label is given from this score on.
         options: As the user gave them.
     """
 
     labels: tuple[str, ...]
     problem_type: ProblemType
     activation: ScoreFunction
+    threshold: float
     options: ClassifyOptions
 
     per_token: ClassVar[bool] = False
@@ -73,7 +76,7 @@ class Classify:
         """Settles labels and activation.
 
         Raises:
-            TaskError: The number of labels does not fit the head.
+            TaskError: Labels or threshold do not fit the head.
         """
         labels = settle_labels(checkpoint, "sequence-classification", options.labels)
         declared = options.problem_type or checkpoint.config.problem_type
@@ -81,7 +84,14 @@ class Classify:
         problem_type = declared or default
         stored = _CROSS_ENCODER.get(str(checkpoint.settings.get("activation_fn")))
         activation = options.activation or stored or _activation(problem_type, len(labels))
-        return cls(labels, problem_type, activation, options)
+        if options.threshold is not None and problem_type != "multi_label_classification":
+            raise TaskError(
+                f"{checkpoint.spec}: threshold={options.threshold:g}, it is for multi label heads; leave it out"
+            )
+        threshold = 0.5 if options.threshold is None else options.threshold
+        if not 0 <= threshold <= 1:
+            raise TaskError(f"{checkpoint.spec}: threshold={threshold:g}, it must be from 0 to 1")
+        return cls(labels, problem_type, activation, threshold, options)
 
     @property
     def raw_width(self) -> int:
@@ -103,7 +113,7 @@ class Classify:
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
         settled = {"labels": list(self.labels), "problem_type": self.problem_type, "activation": self.activation}
-        return settled | {name: getattr(self.options, name) for name in ("scores", "threshold", "merge")}
+        return settled | {"threshold": self.threshold, "scores": self.options.scores, "merge": self.options.merge}
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""
@@ -124,7 +134,7 @@ class Classify:
         values: dict[str, Column] = {
             f"{name}_label": Labels(best_P.astype(np.int32), self.labels),
             f"{name}_score": scores_PC[np.arange(len(best_P)), best_P],
-            f"{name}_labels": label_lists(scores_PC >= self.options.threshold, self.labels),
+            f"{name}_labels": label_lists(scores_PC >= self.threshold, self.labels),
             f"{name}_scores": scores_PC,
         }
         return {field.name: values[field.name] for field in self.fields(name)}

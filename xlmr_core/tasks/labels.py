@@ -10,11 +10,13 @@ def settle_labels(checkpoint: Checkpoint, head: HeadKind, given: tuple[str, ...]
 
     Raises:
         CheckpointError: The checkpoint has no such head.
-        TaskError: There are more or fewer names than outputs.
+        TaskError: There are more or fewer names than outputs, or two are the same.
     """
     count = checkpoint.num_labels(head)
     labels = given or checkpoint.config.id2label or tuple(f"LABEL_{index}" for index in range(count))
     if len(labels) != count:
         rule = f"the head has {count} outputs"
         raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
+    if len(set(labels)) != len(labels):
+        raise TaskError(f"{checkpoint.spec}: got the labels {', '.join(labels)}, names must differ; correct labels=")
     return tuple(labels)

@@ -233,6 +233,16 @@ def test_what_a_driver_committed_before_it_lost_its_lease_is_kept(
     successor.close()
 
 
+def test_an_output_that_a_worker_cannot_see_is_not_a_lost_lease(tmp_path: Path):
+    with pytest.raises(OutputError, match=r"not visible on this worker.* must be on a file system all workers share"):
+        ShardWriter(tmp_path / "out", "lease").commit(0, 1, data("a"))
+    held = take_over(tmp_path / "out")
+    (tmp_path / "out/run/tmp" / held.lease.token).rmdir()
+    with pytest.raises(OutputError, match="not visible on this worker"):
+        held.writer().commit(0, 1, data("a"))
+    held.close()
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3)), st.randoms())
 def test_the_multiset_hash_ignores_order_and_nothing_else(ids, random):
     shuffled = list(ids)

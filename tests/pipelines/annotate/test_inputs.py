@@ -1,10 +1,11 @@
+import errno
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from pipelines.annotate.inputs import InputFile, expand_inputs, is_inside, relative_names
+from pipelines.annotate.inputs import InputFile, expand_inputs, first_inside, relative_names
 from xlmr_core.errors import InputError
 
 
@@ -123,6 +124,22 @@ def test_names_are_relative_to_the_common_folder_and_valid_text(tmp_path: Path):
 
 
 def test_an_output_inside_an_input_is_recognised(tmp_path: Path):
-    (tmp_path / "in").mkdir()
-    assert is_inside(tmp_path / "in" / "out", tmp_path / "in")
-    assert not is_inside(tmp_path / "input", tmp_path / "in")
+    write(tmp_path / "in/out/a.txt")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    files = expand_inputs([tmp_path / "in"])
+    assert first_inside(files, tmp_path / "link/out") == str(tmp_path / "in/out/a.txt")
+    assert first_inside(files, tmp_path / "in/ou") is None
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stale = str(write(tmp_path / "a.txt"))
+    real = os.stat
+
+    def flaky(path: str, **options: object) -> os.stat_result:
+        if path == stale:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(path, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", flaky)
+    with pytest.raises(OSError, match=r"a\.txt was listed but cannot be looked at \(Stale file handle\)"):
+        expand_inputs([tmp_path])

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -8,12 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayError
+from rich.console import Console
 
-from pipelines.annotate.job import Interrupted, JobError, annotate
+from pipelines.annotate.job import Interrupted, JobError, _cause, annotate
 from pipelines.annotate.prepare import UsageError
 from pipelines.annotate.progress import Summary
 from pipelines.annotate.verify import verify
 from pipelines.config import AnnotateConfig
+from xlmr_core.errors import InputError
 
 WORDS = ["the", "quick", "Fuchs", "springt", "über", "den", "lazy", "dog", "η", "αλεπού", "прыгает", "через", "собаку"]
 
@@ -85,6 +89,10 @@ def test_a_broken_file_is_left_out_and_named(done: tuple[Path, Summary]):
     assert len(summary.unreadable) == 1
     assert "d.parquet" in summary.unreadable[0]
     assert "d.parquet" in (output / "manifest.json").read_text()
+    screen = Console(file=io.StringIO(), force_terminal=True, width=300)
+    screen.print(summary.table())
+    (line,) = [line for line in screen.file.getvalue().splitlines() if "d.parquet" in line]
+    assert "\x1b[1;31m" in line
 
 
 def test_rows_keep_their_order_and_their_columns(done: tuple[Path, Summary]):
@@ -126,7 +134,11 @@ def test_workers_and_shard_sizes_change_nothing(
 
 
 def test_an_interrupted_job_goes_on_with_the_same_command(
-    done: tuple[Path, Summary], corpus: Path, tasks: list[str], tmp_path: Path
+    done: tuple[Path, Summary],
+    corpus: Path,
+    tasks: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ):
     output = tmp_path / "out"
 
@@ -142,9 +154,11 @@ def test_an_interrupted_job_goes_on_with_the_same_command(
     assert caught.value.exit_code == 130
     committed = len(list(output.glob("run/commits/*")))
     assert 0 < committed < 86
-    assert not list(output.glob("run/stop-*"))
     # Another shard size is no other job: the stored plan counts.
     summary = annotate(job_of(corpus, output, tasks, **{"run.shard_rows": 50}))
+    assert "shard_rows=50 is ignored: this job was begun with 1" in caplog.text
+    assert "left out: " in caplog.text
+    assert not list(output.glob("run/tmp/*"))
     assert (summary.shards, summary.run_rows) == (86, 86 - committed)
     assert_same_rows(done[0], output)
     assert verify(output).passed
@@ -215,5 +229,19 @@ def test_no_input_that_can_be_read_is_wrong_usage(corpus: Path, tasks: list[str]
 @pytest.mark.usefixtures("local_ray")
 def test_a_job_without_progress_is_given_up(corpus: Path, tasks: list[str], tmp_path: Path):
     options = {"run.stall_minutes": 0.001}
-    with pytest.raises(JobError, match=r"no shard was finished for .* run the same command again"):
+    with pytest.raises(
+        JobError, match=r"no shard was finished and no batch computed for .* run the same command again"
+    ):
         annotate(job_of(corpus / "c.csv", tmp_path / "out", tasks, **options))
+    # On a Ray that goes on, its workers must be told, or they would go on too.
+    deadline = time.monotonic() + 60
+    while any(thread.name == "receipts" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not list((tmp_path / "out").glob("run/commits/*"))
+
+
+def test_a_broken_pipeline_is_named_without_what_a_foreign_exception_says():
+    assert _cause(InputError("ours", code="x")) == "workers could not be used: ours"
+    assert "the actor died" in _cause(RayError("ray\nthe actor died"))
+    assert "words" not in _cause(ValueError("words of a user"))

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from pipelines.annotate.lease import OutputError
 from pipelines.annotate.output import Output, open_output
 from pipelines.annotate.plan import Plan, make_plan
 from pipelines.annotate.read import read_shard
+from pipelines.annotate.verify import verify
 
 JOB = {"model": {"sha256": "a" * 64, "dtype": "float32"}, "max_length": 512, "text_column": "text"}
 
@@ -270,3 +272,27 @@ def test_the_manifest_is_json_that_names_inputs_and_parts(out: Path, plan: Plan)
         "data/part-000000.parquet",
         "quarantine/part-000000.parquet",
     ]
+
+
+def test_what_a_network_file_system_keeps_of_open_files_harms_nothing(out: Path, plan: Plan):
+    with open_output(out, JOB) as output:
+        output.save_plan(plan)
+        commit_all(output, plan)
+        (output.writer().folder / ".nfs0001").touch()
+        (out / "data/.nfs0002").touch()
+    with open_output(out, JOB) as output:
+        output.finalise(plan)
+    assert verify(out).passed
+
+
+def test_a_lease_that_cannot_be_given_back_hides_no_error(
+    out: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = open_output(out, JOB)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RuntimeError, match="the real one"), output:
+        raise RuntimeError("the real one")
+    assert "lease not released" in caplog.text

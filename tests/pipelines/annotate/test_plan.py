@@ -1,7 +1,9 @@
 import csv
+import errno
 import gzip
 import io
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipelines.annotate import plan as plan_module
 from pipelines.annotate.columns import Columns
-from pipelines.annotate.inputs import expand_inputs
+from pipelines.annotate.inputs import InputFile, expand_inputs
 from pipelines.annotate.plan import Plan, Shard, make_plan
 from pipelines.annotate.read import Records, ShardReader
 from pipelines.annotate.records import RecordScanner
@@ -285,13 +287,43 @@ def test_every_file_that_cannot_be_read_is_reported_and_the_rest_is_planned(tmp_
     assert "txet, lang" in missing.message
 
 
-def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path):
-    path = tmp_path / "a.txt"
-    path.write_text("a\n")
-    files = expand_inputs([path])
-    path.unlink()
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet"])
+def test_a_file_we_may_not_read_is_reported(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    files = opened_with(errno.EACCES, tmp_path / name, monkeypatch)
     (entry,) = make_plan(files, Columns(), shard_rows=1).unreadable
-    assert "No such file" in entry.message
+    assert (entry.code, entry.usage) == ("unreadable", False)
+    assert "Permission denied" in entry.message
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOENT])
+def test_a_failing_system_ends_the_planning_and_drops_no_file(
+    tmp_path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+):
+    files = opened_with(number, tmp_path / name, monkeypatch)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        make_plan(files, Columns(), shard_rows=1)
+
+
+def opened_with(number: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> list[InputFile]:
+    """A file whose opening fails as the system says."""
+    path.write_bytes(b"a\n")
+    files = expand_inputs([path])
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pa, "OSFile", fail)
+    monkeypatch.setattr("builtins.open", fail)
+    return files
+
+
+def test_a_file_that_changes_while_it_is_planned_ends_the_planning(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("a\n")
+    files = expand_inputs([tmp_path])
+    (tmp_path / "a.txt").write_text("a\nb\n")
+    with pytest.raises(OSError, match="changed after it was planned"):
+        make_plan(files, Columns(), shard_rows=1)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

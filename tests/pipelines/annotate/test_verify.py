@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import io
 import json
 import random
 import shutil
@@ -18,7 +19,7 @@ from pipelines.annotate.inputs import expand_inputs
 from pipelines.annotate.output import open_output
 from pipelines.annotate.plan import make_plan
 from pipelines.annotate.read import ShardReader
-from pipelines.annotate.recount import _taken
+from pipelines.annotate.recount import Rows, _lines, _taken
 from pipelines.annotate.selection import sampled
 from pipelines.annotate.verify import Report, verify
 
@@ -273,3 +274,29 @@ def test_both_samplers_take_the_same_rows(first, seed, fraction):
     assert sampled(first, 20, fraction, seed).tolist() == [
         _taken(row, fraction, seed) for row in range(first, first + 20)
     ]
+
+
+@given(st.lists(st.integers(0, 30)))
+def test_ranges_of_rows_hold_what_a_set_holds(rows):
+    ranges = Rows()
+    for row in rows:
+        ranges.add(row)
+    assert [row in ranges for row in range(32)] == [row in set(rows) for row in range(32)]
+    assert bool(ranges) == bool(rows)
+
+
+def test_a_broken_file_of_a_million_rows_is_one_range():
+    ranges = Rows()
+    for row in range(1_000_000):
+        ranges.add(row)
+    assert ranges._starts == [0]
+    assert ranges._stops == [1_000_000]
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"abcd", b"abcde", b"abcdef", b"a" * 13, b"\r"])), st.booleans())
+def test_lines_of_any_size_are_counted_without_being_held(lines, closed):
+    data = b"\n".join(lines) + b"\n" * closed
+    got = list(_lines(io.BufferedReader(io.BytesIO(data)), 4))
+    whole = io.BytesIO(data).readlines()
+    assert [line[:5] for line in got] == [line.removesuffix(b"\n")[:5] for line in whole]
+    assert all(len(line) <= 6 for line in got)

@@ -273,3 +273,17 @@ def test_blank_texts_are_empty_for_byte_level_tokenizers_too(classifier, tmp_pat
     directory = shutil.copytree(classifier, tmp_path / "bytes")
     tokenizer.save(str(directory / "tokenizer.json"))
     assert annotate(resolve(f"a={directory}"), ["ein Satz", "   ", "\n"]).status.tolist() == ["ok", "empty", "empty"]
+
+
+@pytest.mark.parametrize(
+    ("request_text", "message"),
+    [
+        ("status={tagger},task=embedding,pooling=mean", "column 'status'"),
+        ("a={classifier},labels=x|x|y", "names must differ"),
+        ("a={classifier},threshold=0.3", "for multi label heads"),
+        ("a={classifier},problem_type=multi_label_classification,threshold=nan", "from 0 to 1"),
+    ],
+)
+def test_options_that_would_mislead_are_refused(classifier, tagger, request_text, message):
+    with pytest.raises(TaskError, match=message):
+        resolve(request_text.format(classifier=classifier, tagger=tagger))
