@@ -3,9 +3,11 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 and 143 interrupted.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -202,15 +204,22 @@ def run(
     dtype: Dtype = None,
     debug: Debug = False,
 ) -> None:
-    """Annotate one text, or lines of standard input, in this process: one line of JSON each."""
+    """Annotate one text, or lines of standard input, in this process: one line of JSON each.
+
+    The exit code is 1 when TEXT itself cannot be annotated; of lines, each says whether it failed.
+    """
 
     def work() -> None:
         settings = _load(context, **_NO_OUTPUT, **{"input.paths": "-"})
         from pipelines.annotate.quick import annotate_lines
 
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         texts: Iterator[str] = iter([text]) if text is not None else (line.rstrip("\n") for line in sys.stdin)
         for line in annotate_lines(texts, settings.model):
             typer.echo(line)
+            if text is not None and json.loads(line)["status"] == "failed":
+                raise typer.Exit(1)
 
     _run(work, debug=debug)
 

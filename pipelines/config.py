@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -25,11 +25,17 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a list without repeats")
+    return names
+
+
 def _one(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_without_repeats)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -219,6 +225,9 @@ class _Loader(yaml.SafeLoader):
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
+        # Opening a pipe that nobody writes to would wait for ever.
+        if file.exists() and not file.is_file():
+            raise ConfigError(f"config {file} is not a regular file; copy it to one")
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:

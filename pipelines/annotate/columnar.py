@@ -7,6 +7,7 @@ batch, so a `ColumnarCursor` stays where the last shard ended, like a `ForwardSt
 import base64
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,7 +56,7 @@ def inspect_columnar(file: InputFile, columns: Columns) -> tuple[int, int, FileT
         else:
             with _open_parquet(file) as parquet:
                 types = _check_schema(file, parquet.schema_arrow, columns)
-                average = _check_pages(file, parquet.metadata, columns.asked())
+                average = _check_pages(file, parquet.metadata)
                 rows = parquet.metadata.num_rows
     except BROKEN as error:
         raise unreadable(file, error) from error
@@ -177,23 +178,29 @@ def as_binary(array: pa.Array) -> pa.Array:
     return array.view(pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary())
 
 
-def _check_pages(file: InputFile, metadata: pq.FileMetaData, asked: Sequence[str]) -> int:
-    """Returns the mean uncompressed bytes a row of the asked columns; refuses absurd compression."""
-    total: int = 0
-    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    indices = [i for i, path in enumerate(names) if any(path == name or path.startswith(f"{name}.") for name in asked)]
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for chunk in (row_group.column(index) for index in indices):
-            total += chunk.total_uncompressed_size
-            packed, plain = chunk.total_compressed_size, chunk.total_uncompressed_size
-            if plain > 64 << 20 and plain > _MAX_PAGE_RATIO * max(packed, 1):
-                raise InputError(
-                    f"{file.path}: row group {group} unpacks {packed} to {plain} bytes, at most "
-                    f"{_MAX_PAGE_RATIO} times is read; if it is sound, write it again in smaller row groups",
-                    code="decompression_bomb",
-                )
+def _check_pages(file: InputFile, metadata: pq.FileMetaData) -> int:
+    """Returns the mean uncompressed bytes a row; refuses absurd compression.
+
+    Only sums over all columns are looked at: what the footer says of a single column pyarrow decodes in a way that
+    ends the process, without any exception, where the footer is damaged.
+    """
+    total = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
+    if total > 64 << 20 and total > _MAX_PAGE_RATIO * file.size:
+        raise InputError(
+            f"{file.path} unpacks {file.size} to {total} bytes, at most {_MAX_PAGE_RATIO} times is read; "
+            "if it is sound, write it again with another compression",
+            code="decompression_bomb",
+        )
     return total // max(int(metadata.num_rows), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Rows [start, stop) of a file that cannot be decoded, and why."""
+
+    start: int
+    stop: int
+    message: str
 
 
 class ColumnarCursor:
@@ -206,7 +213,7 @@ class ColumnarCursor:
     def __init__(self, file: InputFile, names: Sequence[str], row: int) -> None:
         """Starts at or before `row`: at its row group for Parquet, at the front for Arrow."""
         self._names = list(names)
-        self._rest: pa.RecordBatch | None = None
+        self._rest: pa.RecordBatch | Damage | None = None
         if file.format == "arrow":
             self.position = 0
             self._source = pa.memory_map(os.fsencode(file.path))
@@ -220,12 +227,23 @@ class ColumnarCursor:
             group += 1
         self._batches = self._parquet_batches(range(group, metadata.num_row_groups))
 
-    def _parquet_batches(self, groups: range) -> Iterator[pa.RecordBatch]:
+    def _parquet_batches(self, groups: range) -> Iterator[pa.RecordBatch | Damage]:
         # One row group at a time, so that a broken one cannot spoil a batch that begins in the one before it.
+        start = sum(self._source.metadata.row_group(group).num_rows for group in range(groups.start))
         for group in groups:
-            yield from self._source.iter_batches(
-                batch_size=_BATCH_ROWS, row_groups=[group], columns=self._names, use_threads=False
-            )
+            stop = start + self._source.metadata.row_group(group).num_rows
+            try:
+                for batch in self._source.iter_batches(
+                    batch_size=_BATCH_ROWS, row_groups=[group], columns=self._names, use_threads=False
+                ):
+                    start += batch.num_rows
+                    yield batch
+            except BROKEN as error:
+                # An errno is the system failing, not the file.
+                if getattr(error, "errno", None) or start >= stop:
+                    raise
+                yield Damage(start, stop, str(error).split("\n")[0])
+            start = stop
 
     def _arrow_batches(self, file: InputFile) -> Iterator[pa.RecordBatch]:
         reader = _open_arrow(file, self._source)
@@ -238,18 +256,29 @@ class ColumnarCursor:
                 (as_binary(array) if is_string(array.type) else array).validate(full=True)
             yield chosen
 
-    def take(self, start: int, stop: int) -> pa.Table:
-        """Returns rows [start, stop) with one column a asked name; `start` must not lie behind `position`.
+    def take(self, start: int, stop: int) -> tuple[pa.Table, list[Damage]]:
+        """Reads rows [start, stop); `start` must not lie behind `position`.
+
+        Returns:
+            One column a asked name; and those of the rows that lie in a damaged Parquet row group, from the first
+            batch on that cannot be decoded. These are null.
 
         Raises:
-            InputError: "unreadable" when the rows decode to more memory than any text should.
-            OSError, pa.ArrowException: When the bytes are broken.
+            OSError, pa.ArrowException: When the file itself is broken, or the rows decode to more memory than any
+                text should.
         """
-        pieces, size = [], 0
+        pieces, damaged, size = [], [], 0
         while self.position < stop:
             batch = self._rest if self._rest is not None else next(self._batches, None)
             if batch is None:
                 break
+            if isinstance(batch, Damage):
+                begin, end = max(start, self.position), min(stop, batch.stop)
+                if end > begin:
+                    pieces.append(self._nulls(end - begin))
+                    damaged.append(Damage(begin, end, batch.message))
+                self._rest, self.position = (batch if end < batch.stop else None), end
+                continue
             begin = min(max(start - self.position, 0), batch.num_rows)
             end = min(stop - self.position, batch.num_rows)
             if end > begin:
@@ -261,7 +290,11 @@ class ColumnarCursor:
             self.position += end
         if not pieces:
             raise pa.ArrowInvalid(f"no row {start}")
-        return pa.Table.from_batches(pieces)
+        return pa.Table.from_batches(pieces), damaged
+
+    def _nulls(self, count: int) -> pa.RecordBatch:
+        types = [_plain(_field_type(self._source.schema_arrow, name)) for name in self._names]
+        return pa.RecordBatch.from_arrays([pa.nulls(count, type) for type in types], names=self._names)
 
     def close(self) -> None:
         """Closes the file."""

@@ -115,7 +115,8 @@ def inspect_lines(file: InputFile, columns: Columns) -> tuple[Header, FileTypes]
     asked = columns.asked()
     missing = [name for name in asked if name not in existing] if existing is not None else []
     if missing and existing is not None:
-        raise missing_columns(file, missing, existing)
+        where = f" in its first {_PROBE_RECORDS:,} records" if file.format == "jsonl" else ""
+        raise missing_columns(file, missing, existing, where)
     doubled = [name for name in asked if header.names.count(name) > 1]
     if doubled:
         raise InputError(

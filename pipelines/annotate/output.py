@@ -27,6 +27,8 @@ from pipelines.annotate.plan import Plan
 
 _VERSION = 1
 _DIFFERENCES_SHOWN = 20
+# Fields of a fingerprint that the files themselves decide, not what the user asked for.
+_INPUT_FILES = ("inputs.sha256:", "inputs.files:")
 _VALUE_SHOWN = 200
 State = Literal["new", "resumable", "finished"]
 
@@ -190,10 +192,13 @@ def _check_same_job(root: Path, wanted: Any) -> None:
     if differences:
         more = len(differences) - _DIFFERENCES_SHOWN
         lines = differences[:_DIFFERENCES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        raise OutputError(
-            f"{root} holds another job, one directory holds one; "
-            f"choose another --output, or delete it. What differs:\n  " + "\n  ".join(lines)
-        )
+        what = "another job, one directory holds one; choose another --output, or delete it"
+        if all(line.startswith(_INPUT_FILES) for line in differences):
+            what = (
+                "a job of other input files: some were added, removed or changed since it began; "
+                "put them back as they were, or choose another --output"
+            )
+        raise OutputError(f"{root} holds {what}. What differs:\n  " + "\n  ".join(lines))
 
 
 def _differences(name: str, found: Any, wanted: Any) -> Iterator[str]:

@@ -114,8 +114,8 @@ class ShardReader:
         """Returns the shard's records; exactly `shard.rows` of them.
 
         A row that cannot be used has a Problem with one of the codes "null", "not_a_string", "undecodable",
-        "lone_surrogate", "bad_json", "bad_csv", "line_too_long", "null_id", "bad_id"; where the bytes of the
-        shard are broken every row has "unreadable".
+        "lone_surrogate", "bad_json", "bad_csv", "line_too_long", "null_id", "bad_id"; where bytes are broken the
+        rows have "unreadable": those of the damaged row group in Parquet, all of the shard elsewhere.
 
         Raises:
             InputError: Code "input_changed" when the file is not what was planned.
@@ -130,6 +130,8 @@ class ShardReader:
             cause = error.__cause__ if isinstance(error, InputError) else error
             # An errno is the system failing, not the file: it may pass, so it must not condemn rows.
             if getattr(cause, "errno", None) or (isinstance(error, InputError) and error.code != "unreadable"):
+                # What it was about to read next is lost, so that a retry must open the file again.
+                self.close()
                 raise
             check_unchanged(shard.file)
             records = self._broken(shard, rows, str(error).split("\n")[0])
@@ -139,8 +141,8 @@ class ShardReader:
     def _broken(self, shard: Shard, rows: npt.NDArray[np.int64], message: str) -> Records:
         self.close()
         values: list[object] = [None] * len(rows)
-        problem = Problem("unreadable", f"bytes cannot be decoded: {message[:300]}")
-        broken = Values(dict.fromkeys(self._columns.asked(), values), dict.fromkeys(range(len(rows)), problem))
+        problems = dict.fromkeys(range(len(rows)), _unreadable(message))
+        broken = Values(dict.fromkeys(self._columns.asked(), values), problems)
         schema = self._columns.keep_schema()
         keep = pa.table([pa.nulls(len(rows), field.type) for field in schema], schema=schema)
         return self._assemble(shard, rows, broken, keep)
@@ -155,13 +157,18 @@ class ShardReader:
             self.close()
             cursor = ColumnarCursor(shard.file, self._columns.asked(), shard.row_start)
             self._remember(shard, cursor)
-        table = cursor.take(shard.row_start, shard.row_stop)
+        table, damaged = cursor.take(shard.row_start, shard.row_stop)
         if table.num_rows != shard.row_stop - shard.row_start:
             raise pa.ArrowInvalid(f"{table.num_rows} rows where {shard.row_stop - shard.row_start} were planned")
         if len(rows) != table.num_rows:
             table = table.take(pa.array(rows - shard.row_start))
         names = dict.fromkeys(name for name in (self._columns.text, self._columns.pair, self._columns.id) if name)
-        values = Values({name: _to_values(table.column(name)) for name in names})
+        problems = {
+            position: _unreadable(damage.message)
+            for damage in damaged
+            for position in np.flatnonzero((rows >= damage.start) & (rows < damage.stop)).tolist()
+        }
+        values = Values({name: _to_values(table.column(name)) for name in names}, problems)
         kept = [_valid(table.column(name)) for name in self._columns.keep]
         return self._assemble(shard, rows, values, pa.table(kept, names=list(self._columns.keep)))
 
@@ -211,6 +218,10 @@ class ShardReader:
                 pairs[position] = None
         kept = keep.cast(columns.keep_schema()) if columns.keep else None
         return Records(shard, rows, ids, texts, pairs, kept, problems)
+
+
+def _unreadable(message: str) -> Problem:
+    return Problem("unreadable", f"bytes cannot be decoded: {message[:300]}")
 
 
 def _to_values(column: pa.ChunkedArray) -> list[object]:
@@ -296,8 +307,12 @@ def _ids(
             found = value
         elif not integer and type(value) is int:
             found = str(value)
-        elif not integer and isinstance(value, str) and not isinstance(_text(value, ""), Problem):
-            found = value
+        elif not integer and isinstance(value, (str, bytes)):
+            text = _text(value, f"column {columns.id!r}")
+            if isinstance(text, Problem):
+                problems.setdefault(position, Problem("bad_id", text.message))
+            else:
+                found = text
         else:
             kind = "an integer of 64 bits" if integer else "a string or integer"
             problems.setdefault(

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _READ_BYTES = 1 << 20
+# Of a damaged row group the job delivers the batches of 1024 rows that still decode: no larger ones are read here.
+_BATCH_ROWS = 1024
 
 
 class Rows:
@@ -199,7 +201,7 @@ def _parquet_ids(entry: dict[str, Any], column: str | None, marked: Rows) -> Ite
             values: list[object] = []
             if column is not None:
                 try:
-                    for batch in parquet.iter_batches(row_groups=[group], columns=[column]):
+                    for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
                         values += _python(batch, column)
                 except (OSError, pa.ArrowException):
                     if any(row not in marked for row in range(first + len(values), first + rows)):

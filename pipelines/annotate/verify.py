@@ -107,7 +107,10 @@ class _Check:
             seal = (self.out / "_SUCCESS").read_text(encoding="ascii", errors="replace")
             content = (self.out / "manifest.json").read_bytes()
         except OSError as error:
-            self._problem(error.filename, f"missing or unreadable ({error.strerror}); the job is not finished")
+            self._problem(
+                Path(error.filename).name,
+                f"cannot be read ({error.strerror}), the job is not finished; run the same xlmr annotate again",
+            )
             return None
         if seal != f"{hashlib.sha256(content).hexdigest()}  manifest.json\n":
             self._problem("manifest.json", "does not match the sha256 in _SUCCESS, one of the two was changed")

@@ -64,7 +64,7 @@ def test_run_annotates_one_text_or_lines(tasks: list[str]):
     [
         (["plan"], "input.paths is missing"),
         (["plan", "nowhere.txt"], "no such file"),
-        (["plan", "CORPUS"], "has no column 'text', its columns are: body"),
+        (["plan", "CORPUS"], "has no column 'text' in its first 1,000 records, its columns are: body"),
         (["plan", "CORPUS", "input.limt=3"], "did you mean 'limit'?"),
         (["plan", "CORPUS", "--limit", "0"], "input.limit=0, it must be greater than or equal to 1"),
         (["plan", "CORPUS", "--text-column", "body", "--task", "x=/nowhere"], "/nowhere"),
@@ -85,10 +85,29 @@ def test_wrong_usage_is_code_2_and_one_clear_message(corpus: Path, tasks: list[s
     assert "Traceback" not in result.output
 
 
-def test_verify_finds_what_is_missing(tmp_path: Path):
-    result = xlmr("verify", tmp_path)
+def test_verify_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    result = xlmr("verify", "out")
     assert result.exit_code == 1
     assert "is not sound" in result.output
+    assert "\nout/_SUCCESS: cannot be read" in result.output
+    assert "the job is not finished; run the same xlmr annotate again" in result.output
+
+
+@pytest.mark.parametrize(("text", "code"), [("a\udcff", "undecodable"), ("a\ud800", "lone_surrogate")])
+def test_a_text_that_is_none_fails_and_says_why(tasks: list[str], text: str, code: str):
+    result = xlmr("run", "--task", tasks[0], text)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"].startswith(f"{code}: ")
+
+
+def test_a_line_that_is_not_utf8_spoils_only_itself(tasks: list[str]):
+    result = CliRunner().invoke(app, ["run", "--task", tasks[0]], input=b"fine\n\xff\nfine\n")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert rows[1]["error"].startswith("undecodable: ")
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -1,4 +1,5 @@
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def test_overrides_are_read_by_the_type_of_their_field():
     assert config.input.keep == ("url", "title")
     assert (config.input.sample, config.input.pair_column) == (0.5, None)
     assert config.model.tasks == ("t=model,labels=a|b",)
+
+
+def test_a_column_is_kept_once():
+    with pytest.raises(ConfigError, match=r"input\.keep='text,text', it must be a list without repeats"):
+        load_config(AnnotateConfig, options=MINIMAL | {"input.keep": "text,text"})
+
+
+def test_a_pipe_is_no_config_file(tmp_path: Path):
+    os.mkfifo(tmp_path / "job.yaml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load_config(AnnotateConfig, file=tmp_path / "job.yaml", options=MINIMAL)
 
 
 def test_all_problems_come_at_once_with_the_users_names():

@@ -62,6 +62,13 @@ def test_a_job_goes_from_new_over_resumable_to_finished(out: Path, plan: Plan):
     assert not list((out / "run/tmp").iterdir())
 
 
+def test_the_same_job_with_other_input_files_is_told_so(out: Path, plan: Plan):
+    with open_output(out, JOB | {"inputs": {"sha256": "b" * 64, "files": 3}}) as output:
+        output.save_plan(plan)
+    with pytest.raises(OutputError, match=r"job of other input files: some were added, removed or changed.*put them"):
+        open_output(out, JOB | {"inputs": {"sha256": "c" * 64, "files": 2}})
+
+
 def test_another_job_is_refused_with_every_difference(out: Path, plan: Plan):
     open_output(out, JOB).close()
     other = {"model": {"sha256": "b" * 64, "dtype": "float32"}, "max_length": 128, "pair_column": "b"}

@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -333,6 +335,38 @@ def test_a_decompression_bomb_is_refused_early(tmp_path: Path, suffix: str):
     assert entry.code == "decompression_bomb"
 
 
+FLIP_EVERY_FOOTER_BYTE = """
+import sys
+from pipelines.annotate.columns import Columns
+from pipelines.annotate.inputs import expand_inputs
+from pipelines.annotate.plan import make_plan
+with open(sys.argv[1], "rb") as file:
+    sound = file.read()
+footer = int.from_bytes(sound[-8:-4], "little")
+for at in range(len(sound) - 8 - footer, len(sound) - 8):
+    for bit in (1, 4):
+        damaged = bytearray(sound)
+        damaged[at] ^= bit
+        with open(sys.argv[1], "wb") as file:
+            file.write(damaged)
+        make_plan(expand_inputs([sys.argv[1]]), Columns(), shard_rows=1 << 62)
+"""
+
+
+def test_a_parquet_bomb_is_refused_early(tmp_path: Path):
+    texts = pa.array(["x" * (1 << 20)]).take(pa.array([0] * 100))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    (entry,) = make_plan(expand_inputs([tmp_path]), Columns(), shard_rows=1).unreadable
+    assert entry.code == "decompression_bomb"
+
+
+def test_no_damage_to_a_parquet_footer_ends_the_process(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x", "y"]}), path, row_group_size=1)
+    done = subprocess.run([sys.executable, "-c", FLIP_EVERY_FOOTER_BYTE, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_kept_columns_take_the_type_that_fits_all_files(tmp_path: Path):
     pq.write_table(pa.table({"text": ["a"], "n": pa.array([1], pa.int32())}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": ["b"], "n": pa.array([2], pa.int64())}), tmp_path / "b.parquet")
@@ -342,6 +376,40 @@ def test_kept_columns_take_the_type_that_fits_all_files(tmp_path: Path):
     (tmp_path / "c.jsonl").write_text('{"text": "c", "n": 3}\n')
     with pytest.raises(InputError, match=r"'n' is string in .*c\.jsonl but int64"):
         make_plan(expand_inputs([tmp_path]), Columns(keep=("n",)), shard_rows=5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "common"),
+    [
+        (pa.int64(), pa.float64(), None),
+        (pa.timestamp("ms"), pa.timestamp("ns"), None),
+        (pa.int64(), pa.uint64(), None),
+        (pa.list_(pa.int64()), pa.list_(pa.float64()), None),
+        (pa.int32(), pa.float64(), pa.float64()),
+        (pa.uint32(), pa.int32(), pa.int64()),
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.null(), pa.timestamp("ms"), pa.timestamp("ms")),
+        (pa.list_(pa.int8()), pa.list_(pa.int16()), pa.list_(pa.int16())),
+        (pa.string(), pa.large_string(), pa.large_string()),
+        (pa.decimal128(5, 2), pa.decimal128(9, 2), pa.decimal128(9, 2)),
+    ],
+)
+def test_a_kept_column_has_a_type_that_holds_every_value_or_none(
+    tmp_path: Path, first: pa.DataType, second: pa.DataType, common: pa.DataType | None
+):
+    for name, type in (("a", first), ("b", second)):
+        table = pa.table({"text": ["x"], "n": pa.nulls(1, type)})
+        with pa.OSFile(str(tmp_path / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    files = expand_inputs([tmp_path / "a.arrow", tmp_path / "b.arrow"], format="arrow")
+    if common is None:
+        with pytest.raises(InputError, match="one type must hold every value") as caught:
+            make_plan(files, Columns(keep=("n",)), shard_rows=5)
+        assert caught.value.code == "keep_types"
+    else:
+        plan = make_plan(files, Columns(keep=("n",)), shard_rows=5)
+        assert plan.columns.keep_schema().field("n").type == common
+        assert not any(one.problems for one in read_all(plan))
 
 
 @pytest.mark.parametrize(

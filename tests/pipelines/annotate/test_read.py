@@ -245,6 +245,52 @@ def test_rows_of_a_broken_page_are_unreadable_and_other_row_groups_are_not(tmp_p
     assert records[4].ids.to_pylist() == list(range(200, 250))
 
 
+@pytest.mark.parametrize("shard_rows", [30, 100, 250, 10_000])
+def test_what_a_damaged_row_group_spoils_does_not_depend_on_the_shards(tmp_path: Path, shard_rows: int):
+    texts = [f"{i:05d}" for i in range(400)]
+    table = pa.table({"id": pa.array(range(400)), "doc": [{"text": text, "n": 1} for text in texts]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=100, write_page_checksum=True, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    columns = pq.read_metadata(path).row_group(1)
+    chunk = next(columns.column(i) for i in range(3) if columns.column(i).path_in_schema == "doc.text")
+    content[chunk.data_page_offset + chunk.total_compressed_size - 5] ^= 1
+    path.write_bytes(content)
+    made = plan_of(tmp_path, Columns(text="doc.text", id="id", keep=("doc.n",)), shard_rows=shard_rows)
+    rows: dict[int, tuple[str | None, str, Any]] = {}
+    with ShardReader(made.columns) as reader:
+        for records in map(reader.read, made.shards):
+            assert records.keep is not None
+            assert set(codes(records).values()) <= {"unreadable"}
+            kept = records.keep["doc.n"].to_pylist()
+            found = zip(records.rows.tolist(), records.texts, range(len(records)), kept, strict=True)
+            rows |= {row: (text, records.id_text(i), n) for row, text, i, n in found}
+    expected = {row: (text, str(row), 1) for row, text in enumerate(texts)}
+    assert rows == expected | {row: (None, f"a.parquet:{row}", None) for row in range(100, 200)}
+
+
+def test_of_a_damaged_row_group_the_batches_before_the_damage_are_read(tmp_path: Path):
+    texts = [f"{i:05d} {os.urandom(8).hex()}" for i in range(5000)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts}), path, write_page_checksum=True, use_dictionary=False, data_page_size=1024)
+    content = bytearray(path.read_bytes())
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    path.write_bytes(content)
+    for shard_rows in (700, 5000):
+        made = plan_of(tmp_path, shard_rows=shard_rows)
+        with ShardReader(made.columns) as reader:
+            found = [text for shard in made.shards for text in reader.read(shard).texts]
+        assert found == texts[:2048] + [None] * 2952
+
+
+def test_an_id_that_is_no_text_says_why(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"id": "\\ud800", "text": "x"}\n')
+    records = only(tmp_path, Columns(id="id"))
+    assert codes(records) == {0: "bad_id"}
+    assert "half a surrogate pair" in records.problems[0].message
+
+
 def test_a_file_that_changed_after_planning_stops_the_job(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("a\nb\n")

@@ -262,6 +262,23 @@ def test_parquet_with_odd_ids_and_a_broken_page_is_verified_and_false_alarms_are
     assert any("reads well" in problem for problem in verify(tmp_path / "out").problems)
 
 
+@pytest.mark.parametrize("shard_rows", [700, 5000])
+def test_parquet_whose_ids_are_damaged_half_way_is_verified(tmp_path: Path, shard_rows: int):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.parquet"
+    table = pa.table({"id": [f"{i:020d}" for i in range(5000)], "text": ["x"] * 5000})
+    pq.write_table(table, path, write_page_checksum=True, use_dictionary=False, compression="none", data_page_size=1024)
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    damaged = bytearray(path.read_bytes())
+    # A page header, which is damaged for every reader, whether it looks at checksums or not.
+    at = chunk.data_page_offset + chunk.total_compressed_size // 2
+    damaged[at : at + 3000] = b"\xff" * 3000
+    path.write_bytes(damaged)
+    report = annotate(tmp_path / "in", tmp_path / "out", Columns(id="id"), shard_rows=shard_rows)
+    assert report.problems == []
+    assert 0 < report.quarantined < 5000
+
+
 def test_a_saved_dataset_is_verified(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": list("abc"), "id": [1, 2, 3]}).save_to_disk(tmp_path / "in")
