@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 and 143 interrupted.
 """
 
+import importlib
 import json
 import logging
 import sys
@@ -220,6 +221,34 @@ def run(
             typer.echo(line)
             if text is not None and json.loads(line)["status"] == "failed":
                 raise typer.Exit(1)
+
+    _run(work, debug=debug)
+
+
+@app.command(epilog="Example: xlmr bench engine heads --json bench.jsonl")
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; default: all.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: do they run, not how fast.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write one JSON line a row.", show_default=False)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure the promises about speed: engine, heads, annotate and rows. Needs a checkout and its extra `bench`."""
+
+    def work() -> None:
+        checkout = Path(__file__).parents[1]
+        if not (checkout / "benchmarks").is_dir():
+            raise ConfigError("benchmarks are not here, an installed package has none; run this from a checkout")
+        # An editable install puts the packages on the path, not the folder that they stand in.
+        sys.path.insert(0, str(checkout))
+        try:
+            benchmarks = importlib.import_module("benchmarks.run")
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"module {error.name} is missing, install the extra: pip install -e '.[bench]'"
+            ) from error
+        benchmarks.bench(names or [], quick=quick, json_file=json_file)
 
     _run(work, debug=debug)
 

@@ -1,0 +1,1 @@
+"""What the project promises about speed, measured: one file a promise, `xlmr bench` or `python -m benchmarks`."""
