@@ -42,15 +42,13 @@ CONFIG = XLMRobertaConfig(
     max_position_embeddings=514,
     type_vocab_size=1,
     layer_norm_eps=1e-5,
-    # Each text is seen about once, so chance inside the model would only cost time.
+    # Masked tokens and fragments already vary the texts; dropout would cost time on top.
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
 )
 SPECIAL = SpecialTokens(bos=0, eos=2, pad=1, unk=3, mask=VOCAB_SIZE - 1)
 BATCHES = BatchSettings(max_tokens=9216, max_joined_length=MAX_LENGTH)
-# Twice the budget: more translations in a batch are more negatives for each other.
-BAG_BATCHES = replace(BATCHES, max_tokens=2 * BATCHES.max_tokens, seed=1)
-BAG_LOOP = LoopSettings(14_000, learning_rate=1e-2, warmup_steps=20, weight_decay=0.0, dtype=torch.float32)
+BAG_LOOP = LoopSettings(8000, learning_rate=1e-2, warmup_steps=20, weight_decay=0.0, dtype=torch.float32)
 
 
 def prepare(data: Path, output: Path) -> tuple[Tokenizer, TokenisedTexts]:
@@ -119,10 +117,10 @@ def train_mini(tokenizer: Tokenizer, texts: TokenisedTexts, output: Path, *, ste
     """
     torch.manual_seed(0)
     bag, model = BagOfTokens(CONFIG, len(texts.labels)), LanguageAndEmbedding(CONFIG, len(texts.labels))
-    train(bag, make_batches(tokenizer, texts, BAG_BATCHES), joint_loss, BAG_LOOP, output / "bag")
+    train(bag, make_batches(tokenizer, texts, replace(BATCHES, seed=1)), joint_loss, BAG_LOOP, output / "bag")
     batches = make_batches(tokenizer, texts)
     start_from_bag(model, bag, batches(0))
-    settings = LoopSettings(steps, learning_rate=1.5e-4, warmup_steps=100, decay_share=0.9)
+    settings = LoopSettings(steps, learning_rate=2e-4, warmup_steps=100, decay_share=0.9)
     loss = partial(joint_loss, contrastive_weight=0.5)
     train(model, batches, loss, settings, output / "encoder")
     return model
@@ -133,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the embedded model `mini`.")
     parser.add_argument("--data", type=Path, required=True, help="folder with the training files")
     parser.add_argument("--output", type=Path, required=True, help="folder for everything that is made")
-    parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of the encoder")
+    parser.add_argument("--steps", type=int, default=1600, help="optimiser steps of the encoder")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
