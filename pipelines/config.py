@@ -53,7 +53,7 @@ class InputSection(Section):
         paths: Files, folders and globs.
         format: Of every file, instead of what each suffix says.
         text_column: Text to annotate; `a.b` is field b of struct a.
-        pair_column: Second text, for checkpoints that compare two.
+        pair_column: Second texts, for tasks that read two; each column holds a string or a list of strings.
         id_column: Record ids; made from file and row where None.
         keep: Columns to copy to the output.
         limit: Take only the first so many records.
@@ -64,7 +64,7 @@ class InputSection(Section):
     paths: Annotated[Texts, Field(min_length=1, description="INPUT...")]
     format: Literal["text", "jsonl", "csv", "tsv", "parquet", "arrow"] | None = None
     text_column: str = "text"
-    pair_column: str | None = None
+    pair_column: Names = ()
     id_column: str | None = None
     keep: Names = ()
     limit: Count | None = None

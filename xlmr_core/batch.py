@@ -19,7 +19,7 @@ class PackedBatch:
 
     Attributes:
         ids: Token ids, special tokens included (T,), int64.
-        positions: Rows of the position table (T,), int64; each sequence starts at `pad_token_id + 1`.
+        positions: Rows of the position table (T,), int64; each sequence starts at `first_position`.
         cu_seqlens: Bounds (B+1,), int32: sequence b is `ids[cu_seqlens[b]:cu_seqlens[b + 1]]`.
         lengths: The same bounds as plain lengths, on the host, so that planning never waits for a device.
     """
@@ -47,19 +47,19 @@ class PackedBatch:
 
     @classmethod
     def from_numpy(
-        cls, ids: np.ndarray, lengths: np.ndarray, *, pad_token_id: int, device: torch.device | str = "cpu"
+        cls, ids: np.ndarray, lengths: np.ndarray, *, first_position: int, device: torch.device | str = "cpu"
     ) -> "PackedBatch":
         """Packs flat ids.
 
         Args:
             ids: Token ids of all sequences, end to end (T,).
             lengths: Tokens of each sequence (B,), all positive, summing to T.
-            pad_token_id: XLM-R counts positions from `pad_token_id + 1` (fairseq `make_positions`).
+            first_position: Position of each sequence's first token, see `XLMRobertaConfig.first_position`.
             device: Where the tensors go.
         """
         assert int(lengths.sum()) == len(ids)
         assert (lengths > 0).all()
-        positions = ranges(np.full(len(lengths), pad_token_id + 1), lengths)
+        positions = ranges(np.full(len(lengths), first_position), lengths)
         return cls(
             ids=torch.from_numpy(ids.astype(np.int64)).to(device),
             positions=torch.from_numpy(positions).to(device),
@@ -69,12 +69,12 @@ class PackedBatch:
 
     @classmethod
     def from_lists(
-        cls, sequences: Sequence[Sequence[int]], *, pad_token_id: int, device: torch.device | str = "cpu"
+        cls, sequences: Sequence[Sequence[int]], *, first_position: int, device: torch.device | str = "cpu"
     ) -> "PackedBatch":
         """Packs plain lists of ids; for short inputs and tests."""
         lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         ids = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
-        return cls.from_numpy(ids, lengths, pad_token_id=pad_token_id, device=device)
+        return cls.from_numpy(ids, lengths, first_position=first_position, device=device)
 
 
 def plan_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
@@ -101,18 +101,18 @@ def plan_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
     return batches
 
 
-def unpad(ids: Tensor, mask: Tensor, *, pad_token_id: int) -> PackedBatch:
+def unpad(ids: Tensor, mask: Tensor, *, first_position: int) -> PackedBatch:
     """Packs a padded batch.
 
     Args:
         ids: Padded ids (B, L).
         mask: Non-zero where a token is real (B, L); each row needs at least one.
-        pad_token_id: See `PackedBatch.from_numpy`.
+        first_position: See `PackedBatch.from_numpy`.
     """
     real = mask.bool()
     bounds = torch.nn.functional.pad(real.sum(1).cumsum(0), (1, 0))
     # Padding may stand on either side; positions count real tokens only, as the padded reference does.
-    positions = (real.cumsum(1) + pad_token_id)[real]
+    positions = (real.cumsum(1) - 1 + first_position)[real]
     return PackedBatch(ids[real], positions, bounds.to(torch.int32), tuple(real.sum(1).tolist()))
 
 

@@ -86,9 +86,14 @@ class XLMRobertaConfig:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def first_position(self) -> int:
+        """Row of the position table for the first token: `pad_token_id + 1` (fairseq `make_positions`)."""
+        return self.pad_token_id + 1
+
+    @property
     def max_tokens(self) -> int:
         """Longest usable sequence, special tokens included: 514 position rows carry 512 tokens."""
-        return self.max_position_embeddings - (self.pad_token_id + 1)
+        return self.max_position_embeddings - self.first_position
 
     @classmethod
     def from_file(cls, path: Path) -> "XLMRobertaConfig":

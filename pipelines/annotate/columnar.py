@@ -110,7 +110,7 @@ def _check_schema(file: InputFile, schema: pa.Schema, columns: Columns) -> FileT
         f"column {name!r} is {found[name]}, {what}"
         for name, fits, what in (
             (columns.text, _is_text, "texts must be strings"),
-            (columns.pair, _is_text, "texts must be strings"),
+            *((name, _is_texts, "second texts must be strings or lists of strings") for name in columns.pair),
             (columns.id, _is_id, "ids must be integers or strings"),
         )
         if name is not None and not fits(found[name])
@@ -156,6 +156,10 @@ def _is_text(type: pa.DataType) -> bool:
     return bool(is_string(type) or is_binary(type) or pa.types.is_null(type))
 
 
+def _is_texts(type: pa.DataType) -> bool:
+    return _is_text(type) or (is_list(type) and _is_text(type.value_type))
+
+
 def _is_id(type: pa.DataType) -> bool:
     type = _plain(type)
     return bool(is_string(type) or pa.types.is_integer(type) or pa.types.is_null(type))
@@ -169,6 +173,11 @@ def is_string(type: pa.DataType) -> bool:
 def is_binary(type: pa.DataType) -> bool:
     """Whether an Arrow type is one of the variable-length binary layouts."""
     return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_binary_view(type))
+
+
+def is_list(type: pa.DataType) -> bool:
+    """Whether an Arrow type is one of the list layouts."""
+    return bool(pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type))
 
 
 def as_binary(array: pa.Array) -> pa.Array:

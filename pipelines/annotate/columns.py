@@ -24,7 +24,7 @@ class Columns:
 
     Attributes:
         text: Text to annotate.
-        pair: Second text of pair tasks.
+        pair: Second texts of tasks that read two, strings or lists of strings.
         id: Record ids, integers or strings; made from file and row where None.
         keep: Columns to copy to the output.
         id_type: "int64" when every file's ids are integers, else "string"; `make_plan` decides it.
@@ -32,7 +32,7 @@ class Columns:
     """
 
     text: str = "text"
-    pair: str | None = None
+    pair: tuple[str, ...] = ()
     id: str | None = None
     keep: tuple[str, ...] = ()
     id_type: str = "string"
@@ -40,7 +40,7 @@ class Columns:
 
     def asked(self) -> tuple[str, ...]:
         """Every column to read, each once."""
-        names = (self.text, self.pair, self.id, *self.keep)
+        names = (self.text, *self.pair, self.id, *self.keep)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def keep_schema(self) -> pa.Schema:

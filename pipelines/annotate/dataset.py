@@ -21,7 +21,7 @@ class RowSettings:
 
     plan: GraphPlan
     text_column: str
-    pair_column: str | None
+    pair_columns: tuple[str, ...]
     device: str
     dtype: Literal["float32", "bfloat16"]
     threads: int
@@ -36,7 +36,7 @@ class TokeniseRows:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """K rows to one row."""
-        rows = tokenise_rows(self._preprocess, table, self._settings.text_column, self._settings.pair_column)
+        rows = tokenise_rows(self._preprocess, table, self._settings.text_column, self._settings.pair_columns)
         errors = [rows.errors.get(row) for row in range(table.num_rows)]
         carried = {
             "table": table_to_cell(table),
@@ -68,7 +68,7 @@ def annotate_dataset(
     tasks: Sequence[str] | Mapping[str, str],
     *,
     text_column: str = "text",
-    pair_column: str | None = None,
+    pair_column: str | Sequence[str] = (),
     on_long: Literal["window", "truncate", "error"] = "window",
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -85,7 +85,7 @@ def annotate_dataset(
         dataset: Any Dataset with a text column.
         tasks: `["NAME=MODEL,key=value", ...]` or `{"NAME": "MODEL,key=value", ...}`.
         text_column: Text to annotate.
-        pair_column: Second text, for checkpoints that compare two.
+        pair_column: Second texts, for tasks that read two: a column of strings or of lists of strings, or several.
         on_long: What to do with texts longer than a window.
         dtype: Compute type.
         device: "auto" takes CUDA where the cluster has GPUs.
@@ -96,7 +96,8 @@ def annotate_dataset(
     Raises:
         XLMRError: All problems of the tasks at once; problems of columns come when the dataset is consumed.
     """
-    plan = GraphPlan.resolve(parse_tasks(tasks), on_long=on_long, pairs=pair_column is not None)
+    plan = GraphPlan.resolve(parse_tasks(tasks), on_long=on_long, pairs=bool(pair_column))
     pools = cluster_pools(device=device, model_workers=model_workers, tokenise_workers=tokenise_workers)
-    settings = RowSettings(plan, text_column, pair_column, pools.device, dtype, pools.threads)
+    pair_columns = (pair_column,) if isinstance(pair_column, str) else tuple(pair_column)
+    settings = RowSettings(plan, text_column, pair_columns, pools.device, dtype, pools.threads)
     return two_stages(dataset, pools, (TokeniseRows, AnnotateRows), (settings,), batch_size=batch_size)

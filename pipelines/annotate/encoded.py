@@ -65,14 +65,14 @@ def encoded_to_cells(encoded: EncodedRecords) -> dict[str, pa.Array]:
     """One cell for each array of tokenised records."""
     cells: dict[str, pa.Array] = {}
     for index, (view, starts) in enumerate(zip(encoded.views, encoded.starts_word, strict=True)):
-        for name, part in (("first", view), ("second", view.pair)):
-            if part is not None:
-                cells[f"{index}.{name}.ids"] = _cell(part.ids)
-                cells[f"{index}.{name}.splits"] = _cell(part.splits)
-                if part.offsets is not None:
-                    cells[f"{index}.{name}.offsets"] = _cell(part.offsets.reshape(-1))
+        cells[f"{index}.ids"] = _cell(view.ids)
+        cells[f"{index}.splits"] = _cell(view.splits)
+        if view.offsets is not None:
+            cells[f"{index}.offsets"] = _cell(view.offsets.reshape(-1))
         if starts is not None:
             cells[f"{index}.starts_word"] = _cell(starts.view(np.uint8))
+    if encoded.second_splits is not None:
+        cells["second_splits"] = _cell(encoded.second_splits)
     return cells
 
 
@@ -80,20 +80,14 @@ def encoded_from_cells(table: pa.Table) -> EncodedRecords:
     """The inverse of `encoded_to_cells`."""
     views: list[Encodings] = []
     starts: list[np.ndarray | None] = []
-    while f"{len(views)}.first.ids" in table.column_names:
-        index = len(views)
-        second = f"{index}.second"
-        pair = _encodings(table, second) if f"{second}.ids" in table.column_names else None
-        views.append(_encodings(table, f"{index}.first", pair))
-        words = f"{index}.starts_word"
-        starts.append(_values(table, words).view(np.bool_) if words in table.column_names else None)
-    return EncodedRecords(tuple(views), tuple(starts))
-
-
-def _encodings(table: pa.Table, prefix: str, pair: Encodings | None = None) -> Encodings:
-    name = f"{prefix}.offsets"
-    offsets = _values(table, name).reshape(-1, 2) if name in table.column_names else None
-    return Encodings(_values(table, f"{prefix}.ids"), _values(table, f"{prefix}.splits"), offsets, pair)
+    while f"{len(views)}.ids" in table.column_names:
+        prefix = str(len(views))
+        offsets = _values_if_any(table, f"{prefix}.offsets")
+        words = _values_if_any(table, f"{prefix}.starts_word")
+        spans = None if offsets is None else offsets.reshape(-1, 2)
+        views.append(Encodings(_values(table, f"{prefix}.ids"), _values(table, f"{prefix}.splits"), spans))
+        starts.append(None if words is None else words.view(np.bool_))
+    return EncodedRecords(tuple(views), tuple(starts), _values_if_any(table, "second_splits"))
 
 
 def _cell(values: np.ndarray) -> pa.Array:
@@ -106,6 +100,10 @@ def _values(table: pa.Table, name: str) -> np.ndarray:
     """The list of a one-row column, without a copy."""
     values: np.ndarray = table.column(name).chunk(0).flatten().to_numpy(zero_copy_only=True)
     return values
+
+
+def _values_if_any(table: pa.Table, name: str) -> np.ndarray | None:
+    return _values(table, name) if name in table.column_names else None
 
 
 def _records_table(records: Records) -> pa.Table:

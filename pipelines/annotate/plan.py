@@ -163,7 +163,9 @@ class Plan:
             # Shards hold the files as they were before their rows were counted.
             planned = [dataclasses.replace(file, rows=None) for file in files]
             names, sample, seed = tuple(values["names"]), values["sample"], values["seed"]
-            columns = Columns(**{**values["columns"], "keep": tuple(values["columns"]["keep"])})
+            columns = Columns(
+                **{**values["columns"], **{name: tuple(values["columns"][name]) for name in ("pair", "keep")}}
+            )
             shards = tuple(
                 Shard(i, planned[at], names[at], start, stop, byte_start, byte_stop, first, rows, sample, seed)
                 for i, (at, start, stop, byte_start, byte_stop, first, rows) in enumerate(values["shards"])

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,7 +76,7 @@ def prepare(config: AnnotateConfig) -> Job:
     """
     problems: list[str] = []
     requests = [_collect(problems, partial(Request.parse, text)) for text in config.model.tasks]
-    pairs = config.input.pair_column is not None
+    pairs = bool(config.input.pair_column)
     graph = None
     if not problems:
         named = [request for request in requests if request is not None]
@@ -85,7 +86,7 @@ def prepare(config: AnnotateConfig) -> Job:
             f"kept column {name!r} has the name of an output column; rename it in the input, or the task"
             for name in clashes(graph, config.input.keep)
         ]
-        if pairs and not any(view.pair for view in graph.views):
+        if pairs and not any(view.side == "second" for view in graph.views):
             problems.append("a pair column was given, no task reads pairs; leave it out")
     planned = _collect(problems, lambda: plan_inputs(config, graph))
     if planned is not None:
@@ -156,7 +157,7 @@ def tokens_per_row(files: list[InputFile], columns: Columns) -> float:
             probe = make_plan([file], columns, shard_rows=_PROBED_ROWS, limit=_PROBED_ROWS)
             for shard in probe.shards:
                 records = read_shard(shard, probe.columns)
-                texts = [*records.texts, *(records.pairs or [])]
+                texts = [*records.texts, *chain.from_iterable(pairs or () for pairs in records.pairs or ())]
                 rows += len(records)
                 size += sum(len(text.encode()) for text in texts if text is not None)
         except InputError:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.annotate.columnar import BROKEN, MAX_SHARD_BYTES, ColumnarCursor, as_binary, is_string
+from pipelines.annotate.columnar import BROKEN, MAX_SHARD_BYTES, ColumnarCursor, as_binary, is_list, is_string
 from pipelines.annotate.columns import Columns
 from pipelines.annotate.inputs import check_unchanged
 from pipelines.annotate.lines import Problem, Values, is_int64, parse_records, read_header, too_long
@@ -16,6 +16,9 @@ from pipelines.annotate.plan import Shard
 from pipelines.annotate.records import split_records
 from pipelines.annotate.streams import ForwardStream
 from xlmr_core.errors import InputError
+
+# Second texts of one record: choices, documents to rank.
+MAX_SECOND_TEXTS = 1_000
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -38,7 +41,7 @@ class Records:
         rows: Row numbers in the file, shape (R,).
         ids: Arrow string or int64 array of length R; null only at positions in `problems`.
         texts: Texts; None exactly at positions in `problems`.
-        pairs: Second texts likewise; None when the job has no pair column.
+        pairs: Second texts likewise, any number a record; None when the job reads none.
         keep: Kept columns in the job's types; None when none are kept.
         problems: Positions that cannot be used.
     """
@@ -47,7 +50,7 @@ class Records:
     rows: npt.NDArray[np.int64]
     ids: pa.Array
     texts: list[str | None]
-    pairs: list[str | None] | None
+    pairs: list[list[str] | None] | None
     keep: pa.Table | None
     problems: dict[int, Problem]
 
@@ -162,7 +165,7 @@ class ShardReader:
             raise pa.ArrowInvalid(f"{table.num_rows} rows where {shard.row_stop - shard.row_start} were planned")
         if len(rows) != table.num_rows:
             table = table.take(pa.array(rows - shard.row_start))
-        names = dict.fromkeys(name for name in (self._columns.text, self._columns.pair, self._columns.id) if name)
+        names = dict.fromkeys(name for name in (self._columns.text, *self._columns.pair, self._columns.id) if name)
         problems = {
             position: _unreadable(damage.message)
             for damage in damaged
@@ -209,9 +212,7 @@ class ShardReader:
         columns, problems = self._columns, dict(values.problems)
         ids = _ids(shard, rows, values, columns, problems)
         texts = _texts(values.columns[columns.text], f"column {columns.text!r}", problems)
-        pairs = None
-        if columns.pair is not None:
-            pairs = _texts(values.columns[columns.pair], f"column {columns.pair!r}", problems)
+        pairs = _second_texts(values, columns.pair, problems) if columns.pair else None
         for position in problems:
             texts[position] = None
             if pairs is not None:
@@ -234,6 +235,10 @@ def _to_values(column: pa.ChunkedArray) -> list[object]:
             return values
         except pa.ArrowInvalid:
             return [_decoded(value) for chunk in column.chunks for value in as_binary(chunk).to_pylist()]
+    if is_list(column.type) and is_string(column.type.value_type):
+        # As bytes, since one string that is not UTF-8 must not spoil the others.
+        column = column.cast(pa.list_(pa.binary()))
+        return [row and [_decoded(value) for value in row] for row in column.to_pylist()]
     values = column.to_pylist()
     return values
 
@@ -267,6 +272,25 @@ def _texts(values: Sequence[object], where: str, problems: dict[int, Problem]) -
         else:
             texts.append(found)
     return texts
+
+
+def _second_texts(values: Values, names: tuple[str, ...], problems: dict[int, Problem]) -> list[list[str] | None]:
+    """The second texts of each row: those of all columns, in order."""
+    rows: list[list[str] | None] = []
+    for position, row in enumerate(zip(*(values.columns[name] for name in names), strict=True)):
+        texts: list[str] = []
+        for name, value in zip(names, row, strict=True):
+            where = f"column {name!r}"
+            several = value if isinstance(value, list) else [value]
+            found = [_text(part, where) for part in several[: MAX_SECOND_TEXTS + 1]]
+            wrong = [part for part in found if isinstance(part, Problem)]
+            if len(several) > MAX_SECOND_TEXTS:
+                wrong = [Problem("too_many_pairs", f"{where} has {len(several)} texts, at most {MAX_SECOND_TEXTS}")]
+            if wrong:
+                problems.setdefault(position, wrong[0])
+            texts += [part for part in found if isinstance(part, str)]
+        rows.append(texts)
+    return rows
 
 
 def _text(value: object, where: str) -> str | Problem:

@@ -232,7 +232,7 @@ def _python(batch: pa.RecordBatch, column: str) -> list[object]:
 
 
 def _is_damaged(entry: dict[str, Any], columns: dict[str, Any]) -> bool:
-    asked = [name for name in (columns["text"], columns["pair"], columns["id"], *columns["keep"]) if name]
+    asked = [name for name in (columns["text"], *columns["pair"], columns["id"], *columns["keep"]) if name]
     try:
         if entry["format"] == "parquet":
             with pq.ParquetFile(entry["path"], page_checksum_verification=True) as parquet:

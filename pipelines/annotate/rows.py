@@ -46,14 +46,14 @@ def parse_tasks(tasks: Sequence[str] | Mapping[str, str]) -> list[Request]:
 
 
 def tokenise_rows(
-    preprocess: Preprocessor, table: pa.Table, text_column: str, pair_column: str | None = None
+    preprocess: Preprocessor, table: pa.Table, text_column: str, pair_columns: Sequence[str] = ()
 ) -> EncodedRows:
     """Tokenises a table; rows without a usable text are noted, not dropped.
 
     Raises:
         InputError: A column is missing, or one of the columns to come is there already.
     """
-    names = [text_column] if pair_column is None else [text_column, pair_column]
+    names = [text_column, *pair_columns]
     missing = [name for name in names if name not in table.column_names]
     if missing:
         found = ", ".join(table.column_names)
@@ -72,11 +72,13 @@ def tokenise_rows(
     errors: dict[int, str] = {}
     for name in names:
         for row, value in enumerate(values[name]):
-            if code := "undecodable" if isinstance(value, bytes) else text_problem(value):
-                errors.setdefault(row, f"{code}: column {name!r}")
+            for part in value if isinstance(value, list) and name != text_column else [value]:
+                if code := "undecodable" if isinstance(part, bytes) else text_problem(part):
+                    errors.setdefault(row, f"{code}: column {name!r}")
     usable = np.setdiff1d(np.arange(table.num_rows), list(errors))
-    chosen = [[str(values[name][row]) for row in usable.tolist()] for name in names]
-    kept, encoded, problems = tokenise_usable(preprocess, chosen[0], chosen[1] if pair_column is not None else None)
+    texts = [str(values[text_column][row]) for row in usable.tolist()]
+    pairs = [_second_texts([values[name][row] for name in pair_columns]) for row in usable.tolist()]
+    kept, encoded, problems = tokenise_usable(preprocess, texts, pairs if pair_columns else None)
     errors |= {int(usable[position]): f"{problem.code}: {problem.message}" for position, problem in problems.items()}
     return EncodedRows(table, errors, usable[kept], encoded)
 
@@ -98,6 +100,11 @@ def annotated_rows(plan: GraphPlan, rows: EncodedRows, annotations: Annotations)
     error_K = pa.array([errors.get(row) for row in range(count)], pa.string())
     fields = [*rows.table.schema, *annotation_fields(plan), ERROR]
     return pa.table([*rows.table.columns, *arrays, error_K], schema=pa.schema(fields))
+
+
+def _second_texts(values: list[object]) -> list[str]:
+    """The strings of several values, each a string or a list of strings."""
+    return [str(part) for value in values for part in (value if isinstance(value, list) else [value])]
 
 
 def _values(column: pa.ChunkedArray) -> list[object]:

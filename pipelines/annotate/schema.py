@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from xlmr_core.graph import Annotations, GraphPlan
-from xlmr_core.tasks.columns import Column, Entities, Field, LabelLists, Labels
+from xlmr_core.tasks.columns import Column, Field, Labels, ListOf, Lists, StructOf, Structs, Type, VectorOf
 
-ENTITY = pa.struct([("label", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("score", pa.float32())])
+_SCALARS = {"text": pa.string(), "int32": pa.int32(), "float32": pa.float32(), "float16": pa.float16()}
 STATUS_FIELDS = [
     pa.field("status", pa.string()),
     pa.field("n_tokens", pa.int32()),
@@ -21,24 +21,22 @@ STATUS_FIELDS = [
 ]
 
 
-def arrow_type(field: Field) -> pa.DataType:
-    """Type of an annotation's column."""
-    match field.kind:
-        case "label":
-            return pa.string()
-        case "labels":
-            return pa.list_(pa.string())
-        case "score":
-            return pa.float32()
-        case "vector":
-            return pa.list_(pa.float16() if field.half else pa.float32(), field.size)
-        case "entities":
-            return pa.list_(ENTITY)
+def arrow_type(type: Type) -> pa.DataType:
+    """The Arrow type of a column's type."""
+    match type:
+        case VectorOf():
+            return pa.list_(arrow_type(type.of), type.size)
+        case ListOf():
+            return pa.list_(arrow_type(type.of))
+        case StructOf():
+            return pa.struct([pa.field(name, arrow_type(of)) for name, of in type.fields])
+        case _:
+            return _SCALARS[type]
 
 
 def annotation_fields(plan: GraphPlan) -> list[pa.Field]:
     """What the annotations add: status and counts, then the columns of each, in the user's order."""
-    fields = [pa.field(f.name, arrow_type(f)) for f in _fields(plan)]
+    fields = [pa.field(f.name, arrow_type(f.type)) for f in _fields(plan)]
     return [*STATUS_FIELDS, *fields]
 
 
@@ -83,7 +81,7 @@ def annotation_arrays(plan: GraphPlan, annotations: Annotations, rows_K: np.ndar
     position_R = np.cumsum(annotations.annotated) - 1
     position_K = pa.array(position_R[rows_K], mask=~annotations.annotated[rows_K])
     for field in _fields(plan):
-        arrays.append(_arrow(field, annotations.columns[field.name]).take(position_K))
+        arrays.append(_arrow(field.type, annotations.columns[field.name]).take(position_K))
     return arrays
 
 
@@ -91,28 +89,18 @@ def _fields(plan: GraphPlan) -> list[Field]:
     return [field for a in plan.annotations for field in a.task.fields(a.name)]
 
 
-def _arrow(field: Field, column: Column) -> pa.Array:
-    """A column of the P annotated records."""
-    match column:
-        case Labels():
-            return _names(column.names, column.codes)
-        case LabelLists():
-            return _lists(column.splits, _names(column.names, column.codes))
-        case Entities():
-            children = [_names(column.names, column.codes), column.start, column.end, column.score]
-            arrays = [pa.array(child, part.type) for child, part in zip(children, ENTITY, strict=True)]
-            return _lists(column.splits, pa.StructArray.from_arrays(arrays, fields=list(ENTITY)))
-        case _ if field.kind == "vector":
-            width = np.float16 if field.half else np.float32
-            flat = pa.array(np.ascontiguousarray(column, dtype=width).reshape(-1))
-            return pa.FixedSizeListArray.from_arrays(flat, field.size)
+def _arrow(type: Type, column: Column) -> pa.Array:
+    """Values of a column as Arrow."""
+    match type, column:
+        case _, Labels():
+            return pa.array(column.names, pa.string()).take(pa.array(column.codes, pa.int32()))
+        case ListOf(), Lists():
+            return pa.ListArray.from_arrays(pa.array(column.splits, pa.int32()), _arrow(type.of, column.values))
+        case StructOf(), Structs():
+            children = [_arrow(of, column.fields[name]) for name, of in type.fields]
+            return pa.StructArray.from_arrays(children, fields=list(arrow_type(type)))
+        case VectorOf(), np.ndarray():
+            flat = pa.array(np.ascontiguousarray(column, dtype=type.of).reshape(-1))
+            return pa.FixedSizeListArray.from_arrays(flat, type.size)
         case _:
-            return pa.array(column, pa.float32())
-
-
-def _names(names: tuple[str, ...], codes: np.ndarray) -> pa.Array:
-    return pa.array(names, pa.string()).take(pa.array(codes, pa.int32()))
-
-
-def _lists(splits: np.ndarray, values: pa.Array) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(splits, pa.int32()), values)
+            return pa.array(column, arrow_type(type))

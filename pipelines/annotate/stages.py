@@ -126,11 +126,8 @@ class TokeniseStage:
 
     def _encode(self, records: Records) -> EncodedShard:
         chosen = np.array([row for row in range(len(records)) if row not in records.problems], dtype=np.int64)
-        texts, pairs = (
-            None if side is None else [side[row] or "" for row in chosen.tolist()]
-            for side in (records.texts, records.pairs)
-        )
-        assert texts is not None
+        texts = [records.texts[row] or "" for row in chosen.tolist()]
+        pairs = None if records.pairs is None else [records.pairs[row] or [] for row in chosen.tolist()]
         usable, encoded, problems = tokenise_usable(self._preprocess, texts, pairs)
         records.problems.update({int(chosen[position]): problem for position, problem in problems.items()})
         return EncodedShard(records, chosen[usable], encoded)

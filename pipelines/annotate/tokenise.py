@@ -9,7 +9,7 @@ from xlmr_core.graph import EncodedRecords, Preprocessor
 
 
 def tokenise_usable(
-    preprocess: Preprocessor, texts: Sequence[str], pairs: Sequence[str] | None
+    preprocess: Preprocessor, texts: Sequence[str], pairs: Sequence[Sequence[str]] | None
 ) -> tuple[np.ndarray, EncodedRecords, dict[int, Problem]]:
     """Tokenises all texts at once, or, when that raises, those that can be tokenised alone.
 
@@ -18,7 +18,7 @@ def tokenise_usable(
     Args:
         preprocess: Tokenises.
         texts: R texts.
-        pairs: R second texts, for tasks that read pairs.
+        pairs: The second texts of each, for tasks that read them.
 
     Returns:
         Positions of the usable texts (U,), int64; their tokens; and for the other positions the Problem.
@@ -36,15 +36,16 @@ def tokenise_usable(
         if isinstance(found := _attempt(preprocess, [texts[position]], pairs and [pairs[position]]), BaseException)
     }
     usable = np.setdiff1d(usable, list(problems))
-    chosen = [None if side is None else [side[position] for position in usable.tolist()] for side in (texts, pairs)]
-    encoded = _attempt(preprocess, chosen[0] or [], chosen[1])
+    chosen = [texts[position] for position in usable.tolist()]
+    chosen_pairs = None if pairs is None else [pairs[position] for position in usable.tolist()]
+    encoded = _attempt(preprocess, chosen, chosen_pairs)
     if isinstance(encoded, BaseException):
         raise RuntimeError("the tokenizer raised for all texts together and for none alone") from encoded
     return usable, encoded, problems
 
 
 def _attempt(
-    preprocess: Preprocessor, texts: Sequence[str], pairs: Sequence[str] | None
+    preprocess: Preprocessor, texts: Sequence[str], pairs: Sequence[Sequence[str]] | None
 ) -> EncodedRecords | BaseException:
     """The tokens, or what was raised instead."""
     try:

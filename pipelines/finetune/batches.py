@@ -205,7 +205,7 @@ class Batches:
         order = np.argsort(lengths, kind="stable")
         place = np.argsort(order)
         packed = PackedBatch.from_numpy(
-            np.concatenate([sequences[i] for i in order]), lengths[order], pad_token_id=self.special.pad
+            np.concatenate([sequences[i] for i in order]), lengths[order], first_position=self.special.pad + 1
         )
         return TrainingBatch(
             packed,

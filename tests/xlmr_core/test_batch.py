@@ -44,7 +44,7 @@ def test_equal_lengths_keep_the_order_they_came_in():
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=20), min_size=1, max_size=8), st.integers(0, 3))
 def test_a_pack_gives_back_each_sequence_with_its_own_positions(sequences, pad_token_id):
-    batch = PackedBatch.from_lists(sequences, pad_token_id=pad_token_id)
+    batch = PackedBatch.from_lists(sequences, first_position=pad_token_id + 1)
     bounds = batch.cu_seqlens.tolist()
     for number, sequence in enumerate(sequences):
         own = slice(bounds[number], bounds[number + 1])
@@ -72,17 +72,17 @@ def padded(draw):
 @given(padded())
 def test_unpad_and_pad_are_inverse(ids_and_mask):
     ids_BL, mask_BL = ids_and_mask
-    assert torch.equal(pad(unpad(ids_BL, mask_BL, pad_token_id=1).ids, mask_BL), ids_BL * mask_BL)
+    assert torch.equal(pad(unpad(ids_BL, mask_BL, first_position=2).ids, mask_BL), ids_BL * mask_BL)
 
 
 @given(padded())
 def test_unpadded_positions_are_those_of_the_padded_reference(ids_and_mask):
     ids_BL, mask_BL = ids_and_mask
     reference_BL = XLMRobertaEmbeddings.create_position_ids_from_input_ids(ids_BL, padding_idx=1)
-    packed = unpad(ids_BL, mask_BL, pad_token_id=1)
+    packed = unpad(ids_BL, mask_BL, first_position=2)
     assert torch.equal(packed.positions, reference_BL[mask_BL.bool()])
     rows = [row[real.bool()].tolist() for row, real in zip(ids_BL, mask_BL, strict=True)]
-    assert packed.lengths == PackedBatch.from_lists(rows, pad_token_id=1).lengths
+    assert packed.lengths == PackedBatch.from_lists(rows, first_position=2).lengths
 
 
 def test_pad_keeps_further_dimensions():
@@ -92,4 +92,4 @@ def test_pad_keeps_further_dimensions():
 
 def test_an_empty_sequence_is_a_mistake_of_the_caller():
     with pytest.raises(AssertionError):
-        PackedBatch.from_lists([[0, 2], []], pad_token_id=1)
+        PackedBatch.from_lists([[0, 2], []], first_position=2)

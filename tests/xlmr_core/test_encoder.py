@@ -36,7 +36,7 @@ def loaded(model, tmp_path, *, prepack: bool, dtype=torch.float32) -> Encoder:
 
 @torch.inference_mode()
 def run(encoder, texts):
-    return encoder(PackedBatch.from_lists(texts, pad_token_id=encoder.config.pad_token_id))
+    return encoder(PackedBatch.from_lists(texts, first_position=encoder.config.first_position))
 
 
 @pytest.mark.parametrize("prepack", [False, True])
@@ -111,7 +111,7 @@ def test_a_loaded_encoder_learns_and_its_file_stays_as_it_was(random_model, text
     encoder = loaded(random_model("XLMRobertaModel"), tmp_path, prepack=False).train()
     before = (tmp_path / "model.safetensors").read_bytes()
     optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1)
-    encoder(PackedBatch.from_lists(texts_of([5, 9]), pad_token_id=1)).square().mean().backward()
+    encoder(PackedBatch.from_lists(texts_of([5, 9]), first_position=2)).square().mean().backward()
     assert all(p.grad is not None for p in encoder.parameters())
     optimiser.step()
     assert (tmp_path / "model.safetensors").read_bytes() == before

@@ -40,7 +40,7 @@ def run(directory, head_name, texts, prepack):
     if prepack:
         for module in (encoder, head):
             optimise_for_inference(module, device="cpu", dtype=torch.float32)
-    batch = PackedBatch.from_lists(texts, pad_token_id=1)
+    batch = PackedBatch.from_lists(texts, first_position=2)
     return head(encoder(batch), batch)
 
 
@@ -69,7 +69,7 @@ def test_token_logits_agree(random_model, texts_of, tmp_path, prepack):
 def test_heads_drop_nothing_outside_training(random_model, texts_of, tmp_path):
     random_model("XLMRobertaForSequenceClassification", num_labels=3).save_pretrained(tmp_path)
     head = Checkpoint.open(str(tmp_path)).load_sequence_head()
-    batch, hidden_TD = PackedBatch.from_lists(texts_of([9]), pad_token_id=1), torch.randn(9, 48)
+    batch, hidden_TD = PackedBatch.from_lists(texts_of([9]), first_position=2), torch.randn(9, 48)
     assert torch.equal(head(hidden_TD, batch), head(hidden_TD, batch))
     assert not torch.equal(head.train()(hidden_TD, batch), head(hidden_TD, batch))
 
@@ -84,7 +84,7 @@ def pool_of_reference(hidden_TD, lengths, spec, prompt_length=None):
 
 
 def batch_of(lengths):
-    return PackedBatch.from_lists([[0] * length for length in lengths], pad_token_id=1)
+    return PackedBatch.from_lists([[0] * length for length in lengths], first_position=2)
 
 
 @settings(deadline=None)

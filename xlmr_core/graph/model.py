@@ -20,8 +20,10 @@ from xlmr_core.graph.plan import Annotation, GraphPlan
 from xlmr_core.graph.preprocess import EncodedRecords
 from xlmr_core.graph.windows import WindowSet, plan_window_sets, windowed_records
 from xlmr_core.tasks.columns import Column
+from xlmr_core.tasks.spans import WindowBatch
 from xlmr_core.tokenization import window_ids
 from xlmr_core.tokenization.encoding import bounds, ranges
+from xlmr_core.tokenization.packing import content_starts
 
 Dtype = Literal["float32", "bfloat16"]
 Status = Literal["ok", "truncated", "empty"]
@@ -83,30 +85,45 @@ class ModelGraph:
         device: "cpu", "cuda" or "cuda:0".
         dtype: Compute type. Norms, softmax and pooling accumulate in float32 whatever it is.
         max_tokens: Budget of a packed batch, tokens; default: a measured one for the device.
+        loaded: A graph on the same device and of the same type, whose encoders and heads are used where they are
+            wanted again: other options or labels cost no loading.
 
     Raises:
         CheckpointError: Weights that do not fit their config, or are missing.
     """
 
     def __init__(
-        self, plan: GraphPlan, *, device: str = "cpu", dtype: Dtype = "float32", max_tokens: int | None = None
+        self,
+        plan: GraphPlan,
+        *,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        max_tokens: int | None = None,
+        loaded: "ModelGraph | None" = None,
     ) -> None:
         self.plan = plan
         self.device = torch.device(device)
         self.max_tokens = max_tokens or (2_048 if self.device.type == "cpu" else 32_768)
-        torch_dtype: torch.dtype = getattr(torch, dtype)
-        self._encoders: dict[str, Encoder] = {}
-        self._heads: dict[str, nn.Module] = {}
+        self._encoders: dict[str, Encoder] = dict(loaded._encoders) if loaded else {}
+        # Equal heads, such as one with other options, are loaded once.
+        self._loaded_heads: dict[tuple[str, str], nn.Module] = dict(loaded._loaded_heads) if loaded else {}
         for annotation in plan.annotations:
-            checkpoint = Checkpoint.open(annotation.model)
-            if annotation.encoder_sha256 not in self._encoders:
-                encoder = checkpoint.load_encoder()
-                optimise_for_inference(encoder, device=self.device, dtype=torch_dtype)
-                self._encoders[annotation.encoder_sha256] = encoder
+            self._load(annotation, getattr(torch, dtype))
+        self._heads = {a.name: self._loaded_heads[a.task.head, a.head_sha256] for a in plan.annotations}
+
+    def _load(self, annotation: Annotation, dtype: torch.dtype) -> None:
+        """Loads what an annotation needs and is not there yet."""
+        checkpoint = Checkpoint.open(annotation.model)
+        if annotation.encoder_sha256 not in self._encoders:
+            encoder = checkpoint.load_encoder()
+            optimise_for_inference(encoder, device=self.device, dtype=dtype)
+            self._encoders[annotation.encoder_sha256] = encoder
+        key = (annotation.task.head, annotation.head_sha256)
+        if key not in self._loaded_heads:
             head = annotation.task.load_head(checkpoint)
             # Pooled vectors are float32 and few: what follows pooling stays exact and on the host.
-            place = ("cpu", torch.float32) if annotation.kind == "embedding" else (self.device, torch_dtype)
-            self._heads[annotation.name] = optimise_for_inference(head, device=place[0], dtype=place[1])
+            place = ("cpu", torch.float32) if annotation.task.head == "embedding" else (self.device, dtype)
+            self._loaded_heads[key] = optimise_for_inference(head, device=place[0], dtype=place[1])
 
     def __call__(self, encoded: EncodedRecords) -> Annotations:
         """Forward and decode."""
@@ -200,7 +217,7 @@ class ModelGraph:
         # Out here the traceback is gone, and with it the tensors of the attempt that failed.
         logger.warning("batch failed windows=%d error=%s", len(chosen), kind)
         if len(chosen) == 1:
-            record = int(windows.windows.record[chosen[0]])
+            record = int(windows.record[chosen[0]])
             failed[record] = InputError(f"the model raised {kind} on this record", code=code)
             return
         middle = len(chosen) // 2
@@ -213,14 +230,35 @@ class ModelGraph:
         """One packed batch through the encoder and all heads."""
         view = self.plan.views[windows.view]
         encoder = self._encoders[windows.encoder_sha256]
-        ids, cu_seqlens = window_ids(encoded.views[windows.view], windows.windows, chosen, view.special)
-        pad_token_id = encoder.config.pad_token_id
-        batch = PackedBatch.from_numpy(ids, np.diff(cu_seqlens), pad_token_id=pad_token_id, device=self.device)
-        hidden_TD = encoder(batch)
-        # What a prompt-excluding pooling skips: `<s>`, and in a record's first window the prompt.
-        skips = np.where(windows.windows.start[chosen] == 0, view.prompt_tokens + 1, 1)
-        prompt_B = torch.from_numpy(skips).to(self.device) if view.prompt else None
-        return {a.name: a.task.forward(self._heads[a.name], hidden_TD, batch, prompt_B).float() for a in annotations}
+        items, text_first = windows.items, windows.reading.layout != "question"
+        ids, cu_seqlens = window_ids(
+            items.text, windows.windows, chosen, view.special, second=items.second, text_first=text_first
+        )
+        first_position = encoder.config.first_position
+        packed = PackedBatch.from_numpy(ids, np.diff(cu_seqlens), first_position=first_position, device=self.device)
+        batch = self._window_batch(packed, windows, chosen, cu_seqlens)
+        hidden_TD = encoder(packed)
+        return {a.name: a.task.forward(self._heads[a.name], hidden_TD, batch).float() for a in annotations}
+
+    def _window_batch(
+        self, packed: PackedBatch, windows: WindowSet, chosen: np.ndarray, cu_seqlens: np.ndarray
+    ) -> WindowBatch:
+        """The packed windows with what some heads need to know of them."""
+        view, plan = self.plan.views[windows.view], windows.windows
+        prompt = hidden = hidden_at = None
+        if view.prompt:
+            # `<s>`, and in a text's first window the prompt.
+            begins = plan.start[chosen] == 0
+            if plan.pair_start is not None:
+                begins &= plan.pair_start[chosen] == 0
+            prompt = torch.from_numpy(np.where(begins, view.prompt_tokens + 1, 1)).to(self.device)
+        if plan.hidden is not None:
+            text, token = windows.items.text, plan.hidden[chosen]
+            of_text = text.encodings.splits[text.of_item[plan.item[chosen]]]
+            hidden = torch.from_numpy(text.encodings.ids[of_text + token].astype(np.int64)).to(self.device)
+            places = cu_seqlens[:-1] + content_starts(plan, text_first=True)[0][chosen] + token - plan.start[chosen]
+            hidden_at = torch.from_numpy(places).to(self.device)
+        return WindowBatch(packed, prompt, hidden, hidden_at)
 
 
 def _spoils_device(error: Exception) -> bool:
@@ -230,7 +268,7 @@ def _spoils_device(error: Exception) -> bool:
 
 def _refuse_systematic(windows: WindowSet, failed: dict[int, InputError]) -> None:
     """Raises when a good number of records was tried and not one succeeded."""
-    tried = np.unique(windows.windows.record)
+    tried = np.unique(windows.record)
     if len(tried) >= _SYSTEMATIC and all(record in failed for record in tried.tolist()):
         first = failed[int(tried[0])]
         raise CheckpointError(
@@ -262,5 +300,5 @@ def _refuse_non_finite(windows: WindowSet, per_token: bool, raw: np.ndarray, fai
     window_of_row = np.arange(len(windows.windows.length))
     if per_token:
         window_of_row = np.repeat(window_of_row, windows.windows.length)
-    for record in np.unique(windows.windows.record[window_of_row[~finite]]).tolist():
+    for record in np.unique(windows.record[window_of_row[~finite]]).tolist():
         failed[record] = InputError("the model gave NaN or infinity for this record", code="non_finite")

@@ -3,15 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import TaskError, XLMRError
 from xlmr_core.tasks.classify import Classify, ClassifyOptions
 from xlmr_core.tasks.embed import Embed, EmbedOptions
 from xlmr_core.tasks.options import parse_options
+from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.tag import Tag, TagOptions
-from xlmr_core.tokenization import OnLong, SpecialTokens, Tokenizer
+from xlmr_core.tokenization import Encodings, OnLong, SpecialTokens, Tokenizer
 
 Task = Classify | Embed | Tag
 
@@ -26,7 +27,7 @@ RECORD_FIELDS = ("id", "status", "n_tokens", "n_tokens_used", "n_windows", "erro
 
 # Raised whenever a change of this code changes results beyond rounding: a job started under another version
 # must not be continued with this one.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Request:
     Attributes:
         name: Names the output columns.
         model: Directory, `mini#head` or Hub id, see `Checkpoint.open`.
-        options: Raw options; `task` overrides what the checkpoint says it is for, `pair` whether second texts count.
+        options: Raw options; `task` overrides what the checkpoint says it is for.
     """
 
     name: str
@@ -68,9 +69,9 @@ class View:
         tokenizer_sha256: Content of the tokenizer.
         model: Resolved name of a checkpoint that has it.
         special: Ids of the tokens that frame a window.
-        prompt: Text put before every record.
+        prompt: Text put before every text.
         prompt_tokens: Tokens of the prompt.
-        pair: Whether second texts are used.
+        side: Whether these are the records' texts or their second texts.
         offsets: Whether offsets are needed.
     """
 
@@ -79,7 +80,7 @@ class View:
     special: SpecialTokens
     prompt: str
     prompt_tokens: int
-    pair: bool
+    side: Literal["text", "second"]
     offsets: bool
 
 
@@ -92,7 +93,9 @@ class Annotation:
         model: The checkpoint, by its resolved name.
         kind: Key of `TASKS`.
         task: Labels, activation and options, settled.
-        view: Index into `GraphPlan.views`.
+        view: The texts: index into `GraphPlan.views`.
+        second_view: The records' second texts, likewise; None where they are not read.
+        fixed: Second texts that are the same for every record; None where there are none.
         max_length: Tokens of a window, special tokens included.
         stride: Tokens that neighbouring windows share.
         encoder_sha256: Content of the encoder.
@@ -105,6 +108,8 @@ class Annotation:
     kind: str
     task: Task
     view: int
+    second_view: int | None
+    fixed: Encodings | None
     max_length: int
     stride: int
     encoder_sha256: str
@@ -178,7 +183,8 @@ class GraphPlan:
                     "head": a.head_sha256,
                     "tokenizer": self.views[a.view].tokenizer_sha256,
                     "prompt": self.views[a.view].prompt,
-                    "pair": self.views[a.view].pair,
+                    "layout": a.task.reading.layout,
+                    "fixed": list(a.task.reading.fixed),
                     "max_length": a.max_length,
                     "stride": a.stride,
                     **a.task.facts(),
@@ -188,28 +194,15 @@ class GraphPlan:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _CommonOptions:
-    """Options that decide how the others are read."""
-
-    task: str | None = None
-    pair: bool | None = None
-
-
 def _resolve(request: Request, views: list[View], hashed: dict[str, str], pairs: bool) -> Annotation:
-    """Settles one request; adds its view to `views` and its encoder's hash, by directory, when they are new."""
+    """Settles one request; adds its views to `views` and its encoder's hash, by directory, when they are new."""
     where = f"task {request.name}={request.model}"
     checkpoint = Checkpoint.open(request.model)
-    common = {key: value for key, value in request.options.items() if key in ("task", "pair")}
-    options = {key: value for key, value in request.options.items() if key not in common}
-    chosen = parse_options(_CommonOptions, common, where=where)
-    kind = chosen.task or checkpoint.task
+    options = dict(request.options)
+    kind = options.pop("task", None) or checkpoint.task
     if kind is None or kind not in TASKS:
         said = f"task={kind!r}" if kind else "the checkpoint does not say what it is for"
         raise TaskError(f"{where}: {said}; pass task= one of {', '.join(TASKS)}")
-    use_pair = chosen.pair if chosen.pair is not None else pairs and kind == "sequence-classification"
-    if use_pair and (not pairs or kind != "sequence-classification"):
-        raise TaskError(f"{where}: pair=true, it needs second texts and a sequence classification head")
     task_type, options_type = TASKS[kind]
     parsed = parse_options(options_type, options, where=where)
     max_length = checkpoint.max_length if parsed.max_length is None else parsed.max_length
@@ -219,37 +212,58 @@ def _resolve(request: Request, views: list[View], hashed: dict[str, str], pairs:
     stride = min(parsed.stride, max_length // 4) if "stride" not in options else parsed.stride
     if not 0 <= stride <= max_length // 2:
         raise TaskError(f"{where}: stride={stride}, it must be between 0 and half of max_length ({max_length // 2})")
-    task = task_type.bind(checkpoint, parsed)
+    task = task_type.bind(checkpoint, parsed, pairs=pairs)
+    reading = task.reading
+    if reading.reads_record_pairs and not pairs:
+        raise TaskError(f"{where}: {kind} reads a second text of every record, there is none; name its column")
     tokenizer = Tokenizer.load(checkpoint.tokenizer_directory)
-    if tokenizer.vocab_size > checkpoint.config.vocab_size:
-        raise TaskError(
-            f"{where}: its tokenizer gives ids up to {tokenizer.vocab_size - 1}, the embedding table has "
-            f"{checkpoint.config.vocab_size} rows; the tokenizer belongs to another checkpoint"
-        )
+    _check_tokenizer(tokenizer, checkpoint, reading, where)
     directory = str(checkpoint.directory)
     hashed[directory] = hashed.get(directory) or checkpoint.encoder_sha256()
+    second_view = None
+    view = _view(views, tokenizer, checkpoint, reading.prompt, "text", reading.offsets)
+    if reading.reads_record_pairs:
+        prompt = reading.prompt if reading.layout == "apart" else ""
+        second_view = _view(views, tokenizer, checkpoint, prompt, "second", False)
     return Annotation(
         name=request.name,
         model=checkpoint.resolved,
         kind=kind,
         task=task,
-        view=_view(views, tokenizer, checkpoint, getattr(task, "prompt", ""), use_pair, task.per_token),
+        view=view,
+        second_view=second_view,
+        fixed=tokenizer.encode(reading.fixed) if reading.fixed else None,
         max_length=max_length,
         stride=stride,
         encoder_sha256=hashed[directory],
-        head_sha256=checkpoint.head_sha256(kind),
+        head_sha256=checkpoint.head_sha256(task.head),
         revision=checkpoint.revision,
     )
 
 
+def _check_tokenizer(tokenizer: Tokenizer, checkpoint: Checkpoint, reading: Reading, where: str) -> None:
+    if tokenizer.vocab_size > checkpoint.config.vocab_size:
+        raise TaskError(
+            f"{where}: its tokenizer gives ids up to {tokenizer.vocab_size - 1}, the embedding table has "
+            f"{checkpoint.config.vocab_size} rows; the tokenizer belongs to another checkpoint"
+        )
+    if (reading.needs_mask or reading.hides_each_token) and tokenizer.special.mask is None:
+        raise TaskError(f"{where}: its tokenizer has no mask token, this task needs one; use another checkpoint")
+
+
 def _view(
-    views: list[View], tokenizer: Tokenizer, checkpoint: Checkpoint, prompt: str, pair: bool, offsets: bool
+    views: list[View],
+    tokenizer: Tokenizer,
+    checkpoint: Checkpoint,
+    prompt: str,
+    side: Literal["text", "second"],
+    offsets: bool,
 ) -> int:
     """Index of the view that gives these tokens, made when there is none; asks it for offsets when needed."""
     for index, view in enumerate(views):
-        if (view.tokenizer_sha256, view.prompt, view.pair) == (tokenizer.sha256, prompt, pair):
+        if (view.tokenizer_sha256, view.prompt, view.side) == (tokenizer.sha256, prompt, side):
             views[index] = replace(view, offsets=view.offsets or offsets)
             return index
     prompt_tokens = len(tokenizer.encode([prompt]).ids)
-    views.append(View(tokenizer.sha256, checkpoint.resolved, tokenizer.special, prompt, prompt_tokens, pair, offsets))
+    views.append(View(tokenizer.sha256, checkpoint.resolved, tokenizer.special, prompt, prompt_tokens, side, offsets))
     return len(views) - 1

@@ -1,16 +1,18 @@
 """Texts to token ids: all that happens before a model is needed.
 
-Letters: R records, N tokens of all records.
+Letters: R records, M second texts of all records, N tokens of all texts of a view.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.graph.plan import GraphPlan, View
 from xlmr_core.tokenization import Encodings, Tokenizer
+from xlmr_core.tokenization.encoding import bounds
 
 # The characters for which str.isspace() holds, as code points.
 SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
@@ -21,15 +23,19 @@ class EncodedRecords:
     """R records, tokenised once for each view of the plan.
 
     Attributes:
-        views: Token ids without special tokens, one for each view.
+        views: Token ids without special tokens, one for each view: of the R texts, or of the M second texts.
         starts_word: For views with offsets, whether a token starts a word (N,); None for the others.
+        second_splits: Record r owns the second texts second_splits[r] to second_splits[r + 1] (R+1,); None when no view
+            is of second texts.
     """
 
     views: tuple[Encodings, ...]
     starts_word: tuple[np.ndarray | None, ...]
+    second_splits: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.views[0].splits) - 1
+        # The first view is of texts: an annotation's second texts come after its texts.
+        return len(self.views[0])
 
 
 class Preprocessor:
@@ -46,31 +52,32 @@ class Preprocessor:
             sha256: Tokenizer.load(Checkpoint.open(model).tokenizer_directory) for sha256, model in models.items()
         }
 
-    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> EncodedRecords:
+    def __call__(self, texts: Sequence[str], pairs: Sequence[Sequence[str]] | None = None) -> EncodedRecords:
         """Tokenises records.
 
         Args:
             texts: R texts without lone surrogates (see `text_problem`).
-            pairs: R second texts, when the plan was resolved with `pairs=True`.
+            pairs: The second texts of each of the R records, when the plan was resolved with `pairs=True`.
 
         Raises:
             InputError: A text that is no valid Unicode text.
         """
+        second = list(chain.from_iterable(pairs or ()))
         encodings, starts = [], []
         for view in self.plan.views:
-            encodings.append(self._encode(view, texts, pairs))
-            starts.append(word_starts(texts, encodings[-1], view.special.unk) if view.offsets else None)
-        return EncodedRecords(tuple(encodings), tuple(starts))
+            chosen = texts if view.side == "text" else second
+            encodings.append(self._encode(view, chosen))
+            starts.append(word_starts(chosen, encodings[-1], view.special.unk) if view.offsets else None)
+        splits = None
+        if any(view.side == "second" for view in self.plan.views):
+            assert pairs is not None
+            splits = bounds(np.fromiter(map(len, pairs), np.int64, len(pairs)))
+        return EncodedRecords(tuple(encodings), tuple(starts), splits)
 
-    def _encode(self, view: View, texts: Sequence[str], pairs: Sequence[str] | None) -> Encodings:
-        tokenizer = self._tokenizers[view.tokenizer_sha256]
+    def _encode(self, view: View, texts: Sequence[str]) -> Encodings:
         # Byte-level tokenizers make tokens of blanks and a prompt makes tokens of nothing; empty is empty all the same.
         texts = [view.prompt + text if text and not text.isspace() else "" for text in texts]
-        if view.pair:
-            assert pairs is not None
-            pairs = [text if text and not text.isspace() else "" for text in pairs]
-            return tokenizer.encode_pairs(texts, pairs, offsets=view.offsets)
-        return tokenizer.encode(texts, offsets=view.offsets)
+        return self._tokenizers[view.tokenizer_sha256].encode(texts, offsets=view.offsets)
 
 
 def word_starts(texts: Sequence[str], encodings: Encodings, unk: int) -> np.ndarray:

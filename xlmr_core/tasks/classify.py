@@ -12,13 +12,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.config import ProblemType
 from xlmr_core.errors import TaskError
-from xlmr_core.tasks.columns import Column, Field, Labels, label_lists
+from xlmr_core.tasks.columns import Column, Field, Labels, ListOf, VectorOf, label_lists
 from xlmr_core.tasks.labels import settle_labels
-from xlmr_core.tasks.spans import WindowedRecords
+from xlmr_core.tasks.reading import Reading
+from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
 
@@ -36,6 +37,7 @@ class ClassifyOptions:
         activation: What turns logits into scores; default: a cross-encoder's own, else by problem type.
         scores: Whether to write the scores of all labels as `NAME_scores`.
         threshold: Multi label only: a label is given from this score on, 0 to 1; default: 0.5.
+        pair: Whether the head reads two texts; default: whether records have second texts.
         merge: How the logits of several windows become one: their mean or their maximum.
         max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
         stride: Tokens that neighbouring windows share.
@@ -46,6 +48,7 @@ class ClassifyOptions:
     activation: ScoreFunction | None = None
     scores: bool = False
     threshold: float | None = None
+    pair: bool | None = None
     merge: Literal["mean", "max"] = "mean"
     max_length: int | None = None
     stride: int = 0
@@ -60,6 +63,7 @@ class Classify:
         problem_type: Decides the columns.
         activation: What turns logits into scores.
         threshold: Multi label only: a label is given from this score on.
+        pair: Whether two texts are read.
         options: As the user gave them.
     """
 
@@ -67,13 +71,20 @@ class Classify:
     problem_type: ProblemType
     activation: ScoreFunction
     threshold: float
+    pair: bool
     options: ClassifyOptions
 
+    head: ClassVar[HeadKind] = "sequence-classification"
     per_token: ClassVar[bool] = False
 
     @classmethod
-    def bind(cls, checkpoint: Checkpoint, options: ClassifyOptions) -> "Classify":
+    def bind(cls, checkpoint: Checkpoint, options: ClassifyOptions, *, pairs: bool = False) -> "Classify":
         """Settles labels and activation.
+
+        Args:
+            checkpoint: Has the head.
+            options: As the user gave them.
+            pairs: Whether records have second texts.
 
         Raises:
             TaskError: Labels or threshold do not fit the head.
@@ -91,7 +102,13 @@ class Classify:
         threshold = 0.5 if options.threshold is None else options.threshold
         if not 0 <= threshold <= 1:
             raise TaskError(f"{checkpoint.spec}: threshold={threshold:g}, it must be from 0 to 1")
-        return cls(labels, problem_type, activation, threshold, options)
+        pair = pairs if options.pair is None else options.pair
+        return cls(labels, problem_type, activation, threshold, pair, options)
+
+    @property
+    def reading(self) -> Reading:
+        """One text or two."""
+        return Reading("pair" if self.pair else "text")
 
     @property
     def raw_width(self) -> int:
@@ -101,13 +118,13 @@ class Classify:
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
         if self.problem_type == "regression":
-            numbers = [Field(f"{name}_scores", "vector", len(self.labels))] if len(self.labels) > 1 else []
-            return numbers or [Field(f"{name}_score", "score")]
-        columns = [Field(f"{name}_label", "label"), Field(f"{name}_score", "score")]
+            numbers = [Field(f"{name}_scores", VectorOf("float32", len(self.labels)))] if len(self.labels) > 1 else []
+            return numbers or [Field(f"{name}_score", "float32")]
+        columns = [Field(f"{name}_label", "text"), Field(f"{name}_score", "float32")]
         if self.problem_type == "multi_label_classification":
-            columns.append(Field(f"{name}_labels", "labels"))
+            columns.append(Field(f"{name}_labels", ListOf("text")))
         if self.options.scores:
-            columns.append(Field(f"{name}_scores", "vector", len(self.labels)))
+            columns.append(Field(f"{name}_scores", VectorOf("float32", len(self.labels))))
         return columns
 
     def facts(self) -> dict[str, object]:
@@ -117,11 +134,11 @@ class Classify:
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""
-        return checkpoint.load_sequence_head()
+        return checkpoint.load_head("sequence-classification")
 
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
+    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Logits of each window (W, C)."""
-        logits_WC: Tensor = head(hidden_TD, batch)
+        logits_WC: Tensor = head(hidden_TD, batch.packed)
         return logits_WC
 
     def decode(self, name: str, raw_WC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
@@ -129,7 +146,7 @@ class Classify:
         logits_PC = records.merge_windows(raw_WC, self.options.merge)
         scores_PC = self.activate(logits_PC)
         if self.problem_type == "regression":
-            return {f.name: scores_PC if f.kind == "vector" else scores_PC[:, 0] for f in self.fields(name)}
+            return {f.name: scores_PC if isinstance(f.type, VectorOf) else scores_PC[:, 0] for f in self.fields(name)}
         best_P = scores_PC.argmax(axis=1)
         values: dict[str, Column] = {
             f"{name}_label": Labels(best_P.astype(np.int32), self.labels),

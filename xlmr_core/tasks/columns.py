@@ -1,77 +1,99 @@
 """Predictions as columns of plain numpy, one value for each annotated record; drivers turn them into Arrow or JSON.
 
-Letters: P annotated records, C labels, D width of a vector, E entities of all records.
+A column is a tree: arrays and labels at its leaves, lists and structs above. Its type is the same tree without values.
+
+Letters: P annotated records, D width of a vector.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["label", "labels", "score", "vector", "entities"]
+Scalar = Literal["text", "int32", "float32", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorOf:
+    """A fixed number of values."""
+
+    of: Scalar
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Any number of values."""
+
+    of: "Type"
+
+
+@dataclass(frozen=True, slots=True)
+class StructOf:
+    """Named values, in order."""
+
+    fields: tuple[tuple[str, "Type"], ...]
+
+
+Type = Scalar | VectorOf | ListOf | StructOf
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Name and type of one output column.
-
-    Attributes:
-        name: Column name.
-        kind: "label" text; "labels" list of texts; "score" float32; "vector" fixed-size list of float32;
-            "entities" list of label, start, end, score.
-        size: Values of a vector; 0 for other kinds.
-        half: Whether a vector is stored as float16.
-    """
+    """Name and type of one output column."""
 
     name: str
-    kind: Kind
-    size: int = 0
-    half: bool = False
+    type: Type
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """One label a record: `names[codes[p]]`, codes (P,) int32."""
+    """Texts out of few: value p is `names[codes[p]]`, codes (P,) int32."""
 
     codes: np.ndarray
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LabelLists:
-    """Any number of labels a record: `names[c]` for c in `codes[splits[p]:splits[p + 1]]`."""
+class Lists:
+    """Any number of values a record: value p is rows `splits[p]` to `splits[p + 1]` of `values`."""
 
-    codes: np.ndarray
     splits: np.ndarray
-    names: tuple[str, ...]
+    values: "Column"
 
 
 @dataclass(frozen=True, slots=True)
-class Entities:
-    """Any number of entities a record; record p owns rows splits[p] to splits[p + 1].
+class Structs:
+    """Named columns of equal length."""
 
-    Attributes:
-        splits: Bounds (P+1,), int64.
-        codes: Index into `names` (E,).
-        names: Entity types.
-        start: First code point in the original text (E,), int32.
-        end: One past the last code point (E,), int32.
-        score: Confidence (E,), float32.
-    """
-
-    splits: np.ndarray
-    codes: np.ndarray
-    names: tuple[str, ...]
-    start: np.ndarray
-    end: np.ndarray
-    score: np.ndarray
+    fields: dict[str, "Column"]
 
 
-# Scores are (P,) and vectors (P, D) arrays of float32.
-Column = Labels | LabelLists | Entities | np.ndarray
+# Scores and numbers are (P,) arrays, vectors (P, D).
+Column = np.ndarray | Labels | Lists | Structs
+
+SPAN_TYPES: tuple[tuple[str, Type], ...] = (("start", "int32"), ("end", "int32"), ("score", "float32"))
+ENTITIES = ListOf(StructOf((("label", "text"), *SPAN_TYPES)))
 
 
-def label_lists(chosen_PC: np.ndarray, names: tuple[str, ...]) -> LabelLists:
+def label_lists(chosen_PC: np.ndarray, names: tuple[str, ...]) -> Lists:
     """Turns a boolean choice (P, C) into lists of labels."""
     splits = np.concatenate([[0], np.cumsum(chosen_PC.sum(axis=1))])
-    return LabelLists(codes=np.nonzero(chosen_PC)[1].astype(np.int32), splits=splits, names=names)
+    return Lists(splits, Labels(np.nonzero(chosen_PC)[1].astype(np.int32), names))
+
+
+def to_list(column: Column) -> list[Any]:
+    """Plain Python values: numbers, texts, lists and dicts."""
+    match column:
+        case Labels():
+            return [column.names[code] for code in column.codes.tolist()]
+        case Lists():
+            values, splits = to_list(column.values), column.splits.tolist()
+            return [values[start:stop] for start, stop in pairwise(splits)]
+        case Structs():
+            columns = [to_list(values) for values in column.fields.values()]
+            return [dict(zip(column.fields, row, strict=True)) for row in zip(*columns, strict=True)]
+        case _:
+            plain: list[Any] = column.tolist()
+            return plain

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint, EmbeddingSpec
 from xlmr_core.errors import TaskError
 from xlmr_core.heads import PoolingMode, PoolingSpec, pool
-from xlmr_core.tasks.columns import Column, Field
-from xlmr_core.tasks.spans import WindowedRecords
+from xlmr_core.tasks.columns import Column, Field, VectorOf
+from xlmr_core.tasks.reading import Reading
+from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,11 @@ class Embed:
     normalize: bool
     options: EmbedOptions
 
+    head: ClassVar[Literal["embedding"]] = "embedding"
     per_token: ClassVar[bool] = False
 
     @classmethod
-    def bind(cls, checkpoint: Checkpoint, options: EmbedOptions) -> "Embed":
+    def bind(cls, checkpoint: Checkpoint, options: EmbedOptions, *, pairs: bool = False) -> "Embed":
         """Settles pooling, prompt and width.
 
         Raises:
@@ -96,9 +97,14 @@ class Embed:
             options=options,
         )
 
+    @property
+    def reading(self) -> Reading:
+        """The text behind its prompt."""
+        return Reading(prompt=self.prompt)
+
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
-        return [Field(name, "vector", self.width, half=self.options.output == "float16")]
+        return [Field(name, VectorOf(self.options.output, self.width))]
 
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
@@ -109,10 +115,10 @@ class Embed:
         """Everything after pooling, Normalize excepted."""
         return checkpoint.load_embedding_modules()
 
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
+    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Pooled vectors of each window (W, D * modes), float32."""
-        skip_B = None if self.spec.pooling.include_prompt else prompt_B
-        return pool(hidden_TD, batch, self.spec.pooling.modes, skip_B)
+        skip_B = None if self.spec.pooling.include_prompt else batch.prompt_B
+        return pool(hidden_TD, batch.packed, self.spec.pooling.modes, skip_B)
 
     def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Pooled vectors of windows to columns of records."""

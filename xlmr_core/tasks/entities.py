@@ -6,7 +6,7 @@ Agrees with transformers' `token-classification` pipeline (5.23) on labels, scor
 - A word starts after any white space; there only after U+0020, so a tab or a line break fuses two words.
 - A type that occurs only as "I-X" needs no "B-X" here or there (IOB1).
 
-Letters: N tokens of all records, C labels, G groups (words or entities).
+Letters: N tokens of all records, C labels, G groups (words or entities), E entities.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,39 @@ from typing import Literal
 
 import numpy as np
 
-from xlmr_core.tasks.columns import Entities
+from xlmr_core.tasks.columns import Labels, Lists, Structs
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
 # How a prefix moves the bounds of an entity: it starts one, ends one, or both. "I" and "M" do neither.
 STARTS, ENDS = set("BSU"), set("ELS") | set("U")
 PREFIXES = set("BIOESLUM")
+
+
+@dataclass(frozen=True, slots=True)
+class Entities:
+    """Any number of entities a record; record p owns rows splits[p] to splits[p + 1].
+
+    Attributes:
+        splits: Bounds (P+1,), int64.
+        codes: Index into `names` (E,).
+        names: Entity types.
+        start: First code point in the original text (E,), int32.
+        end: One past the last code point (E,), int32.
+        score: Confidence (E,), float32.
+    """
+
+    splits: np.ndarray
+    codes: np.ndarray
+    names: tuple[str, ...]
+    start: np.ndarray
+    end: np.ndarray
+    score: np.ndarray
+
+    def column(self) -> Lists:
+        """The entities as a column of `columns.ENTITIES`."""
+        label = Labels(self.codes, self.names)
+        return Lists(self.splits, Structs({"label": label, "start": self.start, "end": self.end, "score": self.score}))
 
 
 @dataclass(frozen=True, slots=True)

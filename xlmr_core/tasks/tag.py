@@ -13,13 +13,14 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.tasks.classify import softmax
-from xlmr_core.tasks.columns import Column, Field
+from xlmr_core.tasks.columns import ENTITIES, Column, Field
 from xlmr_core.tasks.entities import Aggregation, TagScheme, aggregate
 from xlmr_core.tasks.labels import settle_labels
-from xlmr_core.tasks.spans import WindowedRecords
+from xlmr_core.tasks.reading import Reading
+from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,11 @@ class Tag:
     scheme: TagScheme
     options: TagOptions
 
+    head: ClassVar[HeadKind] = "token-classification"
     per_token: ClassVar[bool] = True
 
     @classmethod
-    def bind(cls, checkpoint: Checkpoint, options: TagOptions) -> "Tag":
+    def bind(cls, checkpoint: Checkpoint, options: TagOptions, *, pairs: bool = False) -> "Tag":
         """Settles the labels.
 
         Raises:
@@ -68,13 +70,18 @@ class Tag:
         return cls(labels, TagScheme.of_labels(labels, options.ignore), options)
 
     @property
+    def reading(self) -> Reading:
+        """The text, with offsets."""
+        return Reading(offsets=True)
+
+    @property
     def raw_width(self) -> int:
         """Outputs of the head, C."""
         return len(self.labels)
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
-        return [Field(f"{name}_entities", "entities")]
+        return [Field(f"{name}_entities", ENTITIES)]
 
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
@@ -83,11 +90,11 @@ class Tag:
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""
-        return checkpoint.load_token_head()
+        return checkpoint.load_head("token-classification")
 
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: PackedBatch, prompt_B: Tensor | None) -> Tensor:
+    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Logits of each token (T, C)."""
-        logits_TC: Tensor = head(hidden_TD, batch)
+        logits_TC: Tensor = head(hidden_TD, batch.packed)
         return logits_TC
 
     def decode(self, name: str, raw_TC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
@@ -104,4 +111,4 @@ class Tag:
             self.scheme,
             self.options.aggregation,
         )
-        return {f"{name}_entities": entities}
+        return {f"{name}_entities": entities.column()}

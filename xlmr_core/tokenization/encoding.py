@@ -24,13 +24,11 @@ class Encodings:
         ids: Token ids of all records, end to end (N,), int32.
         splits: Bounds (R+1,), int64: record r owns `ids[splits[r]:splits[r + 1]]`.
         offsets: Code-point spans into the original text (N, 2), int32; None when not asked for.
-        pair: The second texts of a pair task, of the same R; None for single texts.
     """
 
     ids: np.ndarray
     splits: np.ndarray
     offsets: np.ndarray | None = None
-    pair: "Encodings | None" = None
 
     def __len__(self) -> int:
         return len(self.splits) - 1

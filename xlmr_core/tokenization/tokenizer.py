@@ -107,21 +107,6 @@ class Tokenizer:
             raise
         return join(parts)
 
-    def encode_pairs(self, first: Sequence[str], second: Sequence[str], *, offsets: bool = False) -> Encodings:
-        """Tokenises pairs; the second texts are the result's `pair`.
-
-        Args:
-            first: R strings.
-            second: R strings.
-            offsets: As in `encode`.
-
-        Raises:
-            InputError: As `encode`.
-        """
-        assert len(first) == len(second)
-        one, two = self.encode(first, offsets=offsets), self.encode(second, offsets=offsets)
-        return Encodings(one.ids, one.splits, one.offsets, pair=two)
-
     def _encode_portion(self, texts: Sequence[str], *, offsets: bool) -> Encodings:
         if self._boundary is None:
             return encode_words(self._library, list(texts), offsets=offsets)

@@ -16,11 +16,11 @@ from xlmr_core.tokenization import Encodings
 SHARD = Shard(7, InputFile("/corpus/a.txt", "text", None, 10, "a-1"), "a.txt", 0, 3, 0, 10, 0, 3)
 
 
-def encodings(lengths: list[int], offsets: bool, pair: Encodings | None = None) -> Encodings:
+def encodings(lengths: list[int], offsets: bool) -> Encodings:
     total = sum(lengths)
     splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     spans = np.arange(2 * total, dtype=np.int32).reshape(-1, 2) if offsets else None
-    return Encodings(np.arange(total, dtype=np.int32), splits, spans, pair)
+    return Encodings(np.arange(total, dtype=np.int32), splits, spans)
 
 
 def assert_same(left: Encodings | None, right: Encodings | None) -> None:
@@ -34,7 +34,6 @@ def assert_same(left: Encodings | None, right: Encodings | None) -> None:
         else:
             assert one.dtype == two.dtype
             np.testing.assert_array_equal(one, two)
-    assert_same(left.pair, right.pair)
 
 
 lists = st.lists(st.integers(0, 5), max_size=6)
@@ -43,14 +42,17 @@ lists = st.lists(st.integers(0, 5), max_size=6)
 @settings(deadline=None)
 @given(lists, st.booleans(), st.booleans())
 def test_tokens_come_out_as_they_went_in(lengths: list[int], offsets: bool, pair: bool):
-    second = encodings(lengths[::-1], offsets) if pair else None
-    views = (encodings(lengths, offsets, second), encodings(lengths, False))
+    views = (encodings(lengths, offsets), encodings(lengths[::-1], False))
+    splits = np.array([0, len(lengths)]) if pair else None
     starts = (np.arange(sum(lengths)) % 2 == 0) if offsets else None
-    encoded = encoded_from_cells(pa.table(encoded_to_cells(EncodedRecords(views, (starts, None)))))
+    encoded = encoded_from_cells(pa.table(encoded_to_cells(EncodedRecords(views, (starts, None), splits))))
     assert len(encoded) == len(lengths)
     for before, after in zip(views, encoded.views, strict=True):
         assert_same(before, after)
     assert encoded.starts_word[1] is None
+    assert (encoded.second_splits is None) == (splits is None)
+    if splits is not None:
+        np.testing.assert_array_equal(encoded.second_splits, splits)
     if starts is not None:
         np.testing.assert_array_equal(encoded.starts_word[0], starts)
         assert encoded.starts_word[0].dtype == np.bool_

@@ -171,9 +171,9 @@ def test_nested_columns_pairs_and_kept_columns_are_read(tmp_path: Path):
         {"doc": {"text": "c", "n": 2}, "b": None, "m": None},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    columns = Columns(text="doc.text", pair="b", keep=("doc.n", "m"))
+    columns = Columns(text="doc.text", pair=("b",), keep=("doc.n", "m"))
     records = only(tmp_path / "a.parquet", columns)
-    assert (records.texts, records.pairs) == (["a", None], ["x", None])
+    assert (records.texts, records.pairs) == (["a", None], [["x"], None])
     assert codes(records) == {1: "null"}
     assert records.keep is not None
     assert records.keep.to_pylist() == [{"doc.n": 1, "m": {"k": [1]}}, {"doc.n": 2, "m": None}]

@@ -30,7 +30,7 @@ def exported(tmp_path, batches, config, tokenizer_json):
 def test_the_exported_heads_compute_what_was_trained(exported):
     directory, model = exported
     language, embedding = Checkpoint.open(f"{directory}#language"), Checkpoint.open(f"{directory}#embedding")
-    batch = PackedBatch.from_lists([[0, 7, 8, 2], [0, 9, 2]], pad_token_id=1)
+    batch = PackedBatch.from_lists([[0, 7, 8, 2], [0, 9, 2]], first_position=2)
     expected = model.language(model.encoder(batch), batch)
     logits = language.load_sequence_head()(language.load_encoder()(batch), batch)
     assert torch.allclose(logits, expected, atol=1e-2)

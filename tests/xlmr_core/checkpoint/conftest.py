@@ -51,6 +51,6 @@ def hidden_of(texts_of):
     @torch.inference_mode()
     def make(directory):
         encoder = Checkpoint.open(str(directory)).load_encoder()
-        return encoder(PackedBatch.from_lists(texts_of([3, 9, 30]), pad_token_id=encoder.config.pad_token_id))
+        return encoder(PackedBatch.from_lists(texts_of([3, 9, 30]), first_position=encoder.config.first_position))
 
     return make

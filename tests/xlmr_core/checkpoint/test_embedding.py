@@ -35,7 +35,7 @@ def sentence_model(saved, tmp_path):
 @torch.inference_mode()
 def vectors_of(directory, texts):
     checkpoint = Checkpoint.open(str(directory))
-    spec, batch = checkpoint.embedding, PackedBatch.from_lists(texts, pad_token_id=1)
+    spec, batch = checkpoint.embedding, PackedBatch.from_lists(texts, first_position=2)
     pooled_BD = pool(checkpoint.load_encoder()(batch), batch, spec.pooling.modes)
     vectors_BD = checkpoint.load_embedding_modules()(pooled_BD)
     assert vectors_BD.shape[1] == checkpoint.embedding_width(spec)

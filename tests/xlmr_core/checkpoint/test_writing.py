@@ -54,7 +54,7 @@ def assert_same(read, written):
 
 @torch.inference_mode()
 def outputs(encoder, texts, head=None):
-    batch = PackedBatch.from_lists(texts, pad_token_id=1)
+    batch = PackedBatch.from_lists(texts, first_position=2)
     hidden_TD = encoder(batch)
     return head(hidden_TD, batch) if head else hidden_TD
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
+from xlmr_core.tasks.columns import to_list
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
 # Two float32 paths through the same weights differ by rounding; see the house rule on tolerances.
@@ -69,7 +70,7 @@ def test_pairs_equal_the_pipeline(make_checkpoint, short_texts):
     directory = make_checkpoint("XLMRobertaForSequenceClassification", labels=["no", "yes"])
     first, second = [t[:40] for t in short_texts[:30]], [t[:40] for t in short_texts[30:60]]
     first, second = first[: len(second)], second[: len(first)]
-    result = annotate([f"nli={directory},scores=true"], first, second)
+    result = annotate([f"nli={directory},scores=true"], first, [[text] for text in second])
     inputs = [{"text": a, "text_pair": b} for a, b in zip(first, second, strict=True)]
     expected = expected_scores(pipeline("text-classification", directory), inputs, ["no", "yes"])
     np.testing.assert_allclose(result.columns["nli_scores"], expected, atol=TOLERANCE)
@@ -81,16 +82,13 @@ def test_entities_equal_the_pipeline(make_checkpoint, short_texts, strategy):
     directory = make_checkpoint("XLMRobertaForTokenClassification", labels=BIO)
     # The pipeline joins words over tabs and line breaks (see tasks.entities), so these stay out of the comparison.
     texts = [text for text in short_texts if not any(c.isspace() and c != " " for c in text)]
-    entities = annotate([f"ner={directory},aggregation={strategy}"], texts).columns["ner_entities"]
+    entities = to_list(annotate([f"ner={directory},aggregation={strategy}"], texts).columns["ner_entities"])
     expected = pipeline("token-classification", directory, aggregation_strategy=strategy)(texts)
     key = "entity" if strategy == "none" else "entity_group"
     for record, found in enumerate(expected):
-        rows = range(entities.splits[record], entities.splits[record + 1])
-        got = [(entities.names[entities.codes[i]], entities.start[i], entities.end[i]) for i in rows]
-        assert got == [(e[key], e["start"], e["end"]) for e in found]
-        np.testing.assert_allclose(
-            [entities.score[i] for i in rows], [float(e["score"]) for e in found], atol=TOLERANCE
-        )
+        got = entities[record]
+        assert [(e["label"], e["start"], e["end"]) for e in got] == [(e[key], e["start"], e["end"]) for e in found]
+        np.testing.assert_allclose([e["score"] for e in got], [float(e["score"]) for e in found], atol=TOLERANCE)
 
 
 POOLINGS = ["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]

@@ -36,7 +36,7 @@ def test_every_token_is_read_where_it_is_farthest_from_an_edge(records):
     for record, size in enumerate(sizes):
         for token in range(size):
             best = None
-            for window in np.flatnonzero(records.record == record):
+            for window in np.flatnonzero(records.item == record):
                 start, end = records.start[window], records.end[window]
                 if not start <= token < end:
                     continue
@@ -51,10 +51,10 @@ def test_every_token_is_read_where_it_is_farthest_from_an_edge(records):
 
 @given(windowed(), st.sampled_from(["mean", "max", "tokens"]))
 def test_merged_windows_equal_a_plain_reduction(records, how):
-    raw = np.random.default_rng(0).normal(size=(len(records.record), 3)).astype(np.float32)
+    raw = np.random.default_rng(0).normal(size=(len(records.item), 3)).astype(np.float32)
     merged = records.merge_windows(raw, how)
     for record in range(len(records.splits) - 1):
-        mine = records.record == record
+        mine = records.item == record
         weights = (records.end - records.start)[mine] if how == "tokens" else None
         expected = raw[mine].max(0) if how == "max" else np.average(raw[mine], axis=0, weights=weights)
         np.testing.assert_allclose(merged[record], expected, atol=1e-6)

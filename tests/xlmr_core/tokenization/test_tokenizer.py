@@ -203,12 +203,6 @@ class TestEncode:
             assert np.array_equal(after.ids, before.ids)
             assert np.array_equal(after.offsets, before.offsets)
 
-    def test_pairs_are_two_encodings_of_the_same_records(self, small: Tokenizer) -> None:
-        both = small.encode_pairs(["one", "two three"], ["", "four"], offsets=True)
-        assert rows(both) == rows(small.encode(["one", "two three"]))
-        assert both.pair is not None
-        assert rows(both.pair) == rows(small.encode(["", "four"]))
-
 
 class TestBadInput:
     @pytest.mark.parametrize(
