@@ -28,7 +28,7 @@ app = typer.Typer(
 _OPTIONS = {
     "input": ("text_column", "pair_column", "id_column", "format", "keep", "limit", "sample", "seed"),
     "model": ("task", "on_long", "dtype", "device", "max_tokens"),
-    "output": ("output", "on_error"),
+    "output": ("output", "on_error", "report_samples"),
     "run": ("shard_rows", "model_workers", "tokenise_workers", "ray_address"),
 }
 _FIELDS = {"task": "tasks", "output": "path"}
@@ -70,6 +70,10 @@ OnLong = Annotated[
     str | None,
     typer.Option(help="Longer texts: window (default), truncate or error.", show_default=False),
 ]
+ReportSamples = Annotated[
+    int | None,
+    typer.Option(help="Show so many rows, with their texts, in report.html (at most 200).", show_default=False),
+]
 ShardRows = Annotated[int | None, typer.Option(help="Records of a shard.", show_default=False)]
 Dtype = Annotated[str | None, typer.Option(help="float32 (default) or bfloat16.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.", show_default=False)]
@@ -103,6 +107,7 @@ def annotate(
         str | None,
         typer.Option(help="Records that cannot be processed: quarantine (default) or fail.", show_default=False),
     ] = None,
+    report_samples: ReportSamples = None,
     shard_rows: ShardRows = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -154,6 +159,24 @@ def verify(
     _run(work, debug=debug)
 
 
+@app.command(epilog="Example: xlmr report labelled --report-samples 20")
+def report(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="What xlmr annotate wrote, or is writing.")],
+    report_samples: ReportSamples = None,
+    debug: Debug = False,
+) -> None:
+    """Write report.html of an output again, or of one that is not finished yet."""
+
+    def work() -> None:
+        samples = _load(context, **{"input.paths": "-", "output.path": str(output)}).output.report_samples
+        from pipelines.annotate.report import write_report
+
+        typer.echo(write_report(output, samples=samples))
+
+    _run(work, debug=debug)
+
+
 @app.command(epilog="Example: xlmr plan corpus/ --task topic=my-model --text-column body")
 def plan(
     context: typer.Context,
@@ -196,30 +219,57 @@ def plan(
     _run(work, debug=debug)
 
 
-@app.command(epilog='Example: xlmr run --task language=mini#language "Ein kurzer Satz."')
+@app.command(epilog='Example: xlmr run --task fill-mask --model my-model "Paris is the <mask> of France." top_k=3')
 def run(
     context: typer.Context,
-    text: Annotated[str | None, typer.Argument(help="The text; lines of standard input without it.")] = None,
-    task: Tasks = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT] [KEY=VALUE]...",
+            help="The text, lines of standard input without it; and parameters of the task, such as top_k=3.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME=MODEL[,KEY=VALUE...] | TASK",
+            help="An annotation as for annotate, repeatable; or a task such as fill-mask, with --model.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The checkpoint, for a task by name.", show_default=False)] = None,
     on_long: OnLong = None,
     dtype: Dtype = None,
+    device: Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON on a terminal too.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Annotate one text, or lines of standard input, in this process: one line of JSON each.
+    """Answer one text, or lines of standard input, in this process.
 
-    The exit code is 1 when TEXT itself cannot be annotated; of lines, each says whether it failed.
+    Annotations give one line of JSON each; a task by name a table, or lines of JSON where the output is no terminal.
+    The exit code is 1 when TEXT itself cannot be answered; of lines, each says whether it failed.
     """
 
     def work() -> None:
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        if model is not None or (task and "=" not in task[0]):
+            from pipelines.ask import run_task
+
+            if not run_task(task or [], model, words or [], dtype=dtype, device=device, as_json=as_json):
+                raise typer.Exit(1)
+            return
         settings = _load(context, **_NO_OUTPUT, **{"input.paths": "-"})
         from pipelines.annotate.quick import annotate_lines
 
-        if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-        texts: Iterator[str] = iter([text]) if text is not None else (line.rstrip("\n") for line in sys.stdin)
+        if len(words or []) > 1:
+            raise ConfigError(f"got {len(words or [])} texts, one is read; several come as lines of standard input")
+        texts: Iterator[str] = iter(words) if words else (line.rstrip("\n") for line in sys.stdin)
         for line in annotate_lines(texts, settings.model):
             typer.echo(line)
-            if text is not None and json.loads(line)["status"] == "failed":
+            if words and json.loads(line)["status"] == "failed":
                 raise typer.Exit(1)
 
     _run(work, debug=debug)

@@ -22,6 +22,8 @@ class ConfigError(ValueError):
 
 
 def _split(value: object) -> object:
+    if value is None:
+        return []
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -96,10 +98,12 @@ class OutputSection(Section):
     Attributes:
         path: Output directory; one that holds the same job, unfinished, is continued.
         on_error: Whether a record that cannot be processed is set aside or ends the job.
+        report_samples: So many rows are shown, with their texts, in `report.html`.
     """
 
     path: Annotated[str, Field(min_length=1, description="--output DIRECTORY")]
     on_error: Literal["quarantine", "fail"] = "quarantine"
+    report_samples: Annotated[int, Field(ge=0, le=200)] = 0
 
 
 class RunSection(Section):

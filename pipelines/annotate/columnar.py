@@ -245,8 +245,13 @@ class ColumnarCursor:
                 for batch in self._source.iter_batches(
                     batch_size=_BATCH_ROWS, row_groups=[group], columns=self._names, use_threads=False
                 ):
+                    if start + batch.num_rows > stop:
+                        raise pa.ArrowInvalid("a row group decodes to more rows than the footer says")
                     start += batch.num_rows
                     yield batch
+                # A damaged footer may hide pages without any exception; rows behind must keep their numbers.
+                if start < stop:
+                    raise pa.ArrowInvalid("a row group decodes to fewer rows than the footer says")
             except BROKEN as error:
                 # An errno is the system failing, not the file.
                 if getattr(error, "errno", None) or start >= stop:

@@ -26,6 +26,7 @@ from pipelines.annotate.plan import Plan, Shard
 from pipelines.annotate.pools import Pools, cluster_pools, quiet_context, shard_pipeline
 from pipelines.annotate.prepare import Job, UsageError, output_path, prepare
 from pipelines.annotate.progress import Display, Summary, Tally
+from pipelines.annotate.report import report_path, write_report
 from pipelines.annotate.stages import ModelStage, Receipt, StageSettings, TokeniseStage
 from pipelines.annotate.watchdog import Watchdog
 from pipelines.config import AnnotateConfig, RunSection
@@ -87,6 +88,8 @@ def annotate(config: AnnotateConfig) -> Summary:
                 output.save_plan(plan)
             tally = _compute(job, plan, output)
             output.finalise(plan)
+        if not finished_before or not report_path(output.root).exists():
+            _report(output.root, config.output.report_samples)
         return Summary.of_commits(
             output.commits(),
             output=output.root,
@@ -95,6 +98,14 @@ def annotate(config: AnnotateConfig) -> Summary:
             seconds=time.monotonic() - began,
             unreadable=tuple(entry.message for entry in plan.unreadable),
         )
+
+
+def _report(root: Path, samples: int) -> None:
+    """Writes the report; the job is done without it."""
+    try:
+        write_report(root, samples=samples)
+    except (OSError, XLMRError) as error:
+        logger.warning("report.html was not written, `xlmr report %s` writes it again: %s", root, error)
 
 
 def _say_what_differs(config: AnnotateConfig, plan: Plan) -> None:

@@ -5,6 +5,7 @@ JSON numbers, lists and objects of kept columns become JSON text, so that a colu
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,12 +18,15 @@ from pipelines.annotate.streams import ForwardStream
 from xlmr_core.errors import InputError
 
 MAX_RECORD_BYTES = 64 << 20
+MAX_JSON_DEPTH = 200
 _PROBE_BYTES = 4 << 20
 _PROBE_RECORDS = 1000
 _HEADER_CHUNK_BYTES = 1 << 16
 _MAX_HEADER_BYTES = 16 << 20
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ABSENT = object()
+# A string, which may hold brackets, or a bracket.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,9 @@ def _parse_json(record: bytes) -> dict[str, object] | Problem:
     decoded = _decode(record)
     if isinstance(decoded, Problem):
         return decoded
+    if decoded.count("{") + decoded.count("[") > MAX_JSON_DEPTH and _depth(decoded) > MAX_JSON_DEPTH:
+        # Python's own limit depends on how deep the caller stands; a reader elsewhere would not agree.
+        return Problem("bad_json", f"JSON nested deeper than {MAX_JSON_DEPTH} levels")
     try:
         value = json.loads(decoded)
     except json.JSONDecodeError as error:
@@ -237,6 +244,15 @@ def _parse_json(record: bytes) -> dict[str, object] | Problem:
     if not isinstance(value, dict):
         return Problem("bad_json", "JSON, but not an object")
     return value
+
+
+def _depth(text: str) -> int:
+    """How deep objects and lists of a JSON text lie in each other."""
+    deepest = depth = 0
+    for token in _BRACKETS.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def parse_csv(records: Sequence[bytes], delimiter: str, width: int | None = None) -> list[list[str] | Problem]:

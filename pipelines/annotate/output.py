@@ -63,7 +63,7 @@ class Output:
 
     def save_plan(self, plan: Plan) -> None:
         """Stores the plan of a new job; from then on its shard borders are fixed."""
-        _install(self.root / "run" / "plan.json", plan.to_json().encode())
+        install(self.root / "run" / "plan.json", plan.to_json().encode())
         self.state = "resumable"
 
     def load_plan(self) -> Plan:
@@ -85,10 +85,10 @@ class Output:
         manifest = _manifest(self.root, plan, self.committed())
         self.lease.check()
         durable.step("finalise:manifest")
-        content = _install(self.root / "manifest.json", _dump(manifest))
+        content = install(self.root / "manifest.json", _dump(manifest))
         durable.step("finalise:success")
         line = f"{hashlib.sha256(content).hexdigest()}  manifest.json\n"
-        _install(self.root / "_SUCCESS", line.encode())
+        install(self.root / "_SUCCESS", line.encode())
         durable.step("finalise:done")
         self.state = "finished"
         return manifest
@@ -148,7 +148,7 @@ def _open_held(root: Path, wanted: Any, held: lease.Lease) -> Output:
         _check_same_job(root, wanted)
     else:
         durable.step("open:fingerprint")
-        _install(root / "run" / "fingerprint.json", _dump(wanted))
+        install(root / "run" / "fingerprint.json", _dump(wanted))
     if (root / "_SUCCESS").exists():
         # The driver that held the lease until now has finished the job in the meantime.
         held.release()
@@ -326,8 +326,8 @@ def _check_no_strays(root: Path, planned: set[int]) -> None:
         )
 
 
-def _install(path: Path, content: bytes) -> bytes:
-    """Puts a whole file in place at once."""
+def install(path: Path, content: bytes) -> bytes:
+    """Puts a whole file in place at once and returns its content."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     durable.step(f"install:{path.name}")

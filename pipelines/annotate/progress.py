@@ -208,6 +208,8 @@ class Summary:
         for message in self.unreadable:
             table.add_row("left out", "", escape(message), style="bold red")
         table.add_row("output", "", escape(str(self.output / "data")))
+        if (self.output / "report.html").exists():
+            table.add_row("report", "", escape(str(self.output / "report.html")))
         table.add_row("to check it", "", escape(f"xlmr verify {self.output}"))
         return table
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+_MAX_JSON_DEPTH = 200
 _READ_BYTES = 1 << 20
 # Of a damaged row group the job delivers the batches of 1024 rows that still decode: no larger ones are read here.
 _BATCH_ROWS = 1024
@@ -134,7 +135,10 @@ def _json_value(line: bytes, column: str | None) -> object:
     if column is None:
         return None
     try:
-        value = json.loads(line.decode())
+        text = line.decode()
+        if _is_nested_too_deep(text):
+            return None
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if isinstance(value, dict) and column in value:
@@ -142,6 +146,25 @@ def _json_value(line: bytes, column: str | None) -> object:
     for part in column.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def _is_nested_too_deep(text: str) -> bool:
+    """Whether objects and lists lie deeper in each other than the format of a job allows."""
+    if text.count("[") + text.count("{") <= _MAX_JSON_DEPTH:
+        return False
+    depth, quoted, escaped = 0, False, False
+    for character in text:
+        if quoted:
+            quoted, escaped = escaped or character != '"', character == "\\" and not escaped
+        elif character == '"':
+            quoted = True
+        elif character in "[{":
+            depth += 1
+            if depth > _MAX_JSON_DEPTH:
+                return True
+        elif character in "]}":
+            depth -= 1
+    return False
 
 
 def _csv_values(file: io.BufferedReader, delimiter: str, column: str | None, bound: int) -> Iterator[str | None]:
@@ -206,7 +229,7 @@ def _parquet_ids(entry: dict[str, Any], column: str | None, marked: Rows) -> Ite
                 except (OSError, pa.ArrowException):
                     if any(row not in marked for row in range(first + len(values), first + rows)):
                         raise
-            yield values + [None] * (rows - len(values))
+            yield (values + [None] * (rows - len(values)))[:rows]
             first += rows
 
 
@@ -236,8 +259,11 @@ def _is_damaged(entry: dict[str, Any], columns: dict[str, Any]) -> bool:
     try:
         if entry["format"] == "parquet":
             with pq.ParquetFile(entry["path"], page_checksum_verification=True) as parquet:
-                for _ in parquet.iter_batches(columns=asked):
-                    pass
+                for group in range(parquet.num_row_groups):
+                    batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=asked)
+                    # Pages that a damaged footer hides are missing without any exception.
+                    if sum(batch.num_rows for batch in batches) != parquet.metadata.row_group(group).num_rows:
+                        return True
         elif entry["format"] == "arrow":
             with pa.memory_map(os.fsencode(entry["path"])) as source:
                 for batch in pa.ipc.open_stream(source):

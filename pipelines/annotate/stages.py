@@ -7,6 +7,7 @@ which alone may end the job, reads it in the receipt.
 import json
 import logging
 import threading
+import time
 import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from pipelines.annotate.model_thread import ModelThread
 from pipelines.annotate.plan import Shard
 from pipelines.annotate.read import Records, ShardReader
 from pipelines.annotate.schema import annotation_arrays, data_schema
+from pipelines.annotate.statistics import count_shard
 from pipelines.annotate.tokenise import tokenise_usable
 from pipelines.annotate.watchdog import Heartbeat
 from xlmr_core.errors import XLMRError
@@ -202,6 +204,7 @@ class ModelStage:
             if self._settings.stop.exists():
                 return Receipt(index, "skipped", self._worker)
             outputs, busy_s = self._model.forward(shard.encoded, self._heartbeat)
+            ended = time.time()
         annotations = self._model.graph.decode(shard.encoded, outputs)
         problems = {
             int(shard.usable[row]): Problem(error.code, str(error)) for row, error in annotations.failed.items()
@@ -210,7 +213,7 @@ class ModelStage:
             return Receipt(index, "failed", self._worker, describe_problem(shard.records, problems))
         windows = [len(part.windows) for part in outputs.windows]
         tokens = [int(part.windows.length.sum()) for part in outputs.windows]
-        stats = {"windows": sum(windows), "encoder_tokens": sum(tokens), "busy_s": round(busy_s, 3)}
+        stats = {"windows": sum(windows), "encoder_tokens": sum(tokens), "busy_s": round(busy_s, 3), "ended": ended}
         return self._commit(shard, annotations, problems, stats)
 
     def _commit(
@@ -225,10 +228,15 @@ class ModelStage:
             [records.quarantine(records.problems, "read"), records.quarantine(problems, "model")]
         )
         stats["codes"] = dict(Counter(quarantine.column("code").to_pylist()))
+        data = self._data(shard, annotations)
+        positions = pa.array(sorted({*records.problems, *problems}), pa.int64())
+        set_aside = quarantine if records.keep is None else records.keep.take(positions)
+        stats["counts"] = count_shard(self._settings.plan, data, set_aside)
+        stats["lease"] = self._settings.writer.token
         commit = self._settings.writer.commit(
             records.shard.index,
             records.shard.rows,
-            self._data(shard, annotations),
+            data,
             quarantine,
             stats,
         )

@@ -24,7 +24,7 @@ def test_overrides_are_read_by_the_type_of_their_field():
     texts = ["input.keep=url,title", "input.sample=0.5", "model.tasks=t=model,labels=a|b", "input.pair_column=null"]
     config = load_config(AnnotateConfig, options=MINIMAL, overrides=texts)
     assert config.input.keep == ("url", "title")
-    assert (config.input.sample, config.input.pair_column) == (0.5, None)
+    assert (config.input.sample, config.input.pair_column) == (0.5, ())
     assert config.model.tasks == ("t=model,labels=a|b",)
 
 

@@ -89,3 +89,13 @@ def test_arrays_are_read_in_place():
     assert not from_row(row).encoded.views[0].ids.flags.owndata
     assert Path(from_row(row).records.shard.file.path) == Path("/corpus/a.txt")
     assert set(shard_row(SHARD)) == {"shard"}
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
+def test_texts_travel_where_a_task_needs_them(texts: list[str]):
+    views = (encodings([1] * len(texts), False),)
+    with_texts = EncodedRecords(views, (None,), None, tuple(texts))
+    assert encoded_from_cells(pa.table(encoded_to_cells(with_texts))).texts == tuple(texts)
+    without = EncodedRecords(views, (None,), None)
+    assert encoded_from_cells(pa.table(encoded_to_cells(without))).texts is None

@@ -105,7 +105,7 @@ def test_rows_keep_their_order_and_their_columns(done: tuple[Path, Summary]):
     numbers = [int(key.split(":")[1]) for key in parts[0].column("id").to_pylist()]
     assert numbers == sorted(numbers)
     assert parts[1].column("url").to_pylist() == [f"v{i}" for i in range(30)]
-    assert parts[0].schema.metadata[b"xlmr.offsets"] == b"codepoint"
+    assert parts[0].schema.metadata[b"xlmr.offsets"] == b'{"names": "codepoint"}'
 
 
 def test_quarantine_says_where_and_why_but_not_what(done: tuple[Path, Summary]):

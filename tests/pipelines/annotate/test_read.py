@@ -1,4 +1,5 @@
 import gzip
+import json
 import os
 import struct
 from pathlib import Path
@@ -9,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.annotate import columnar, lines, plan, read
 from pipelines.annotate.columns import Columns
 from pipelines.annotate.inputs import expand_inputs
+from pipelines.annotate.lines import parse_records
 from pipelines.annotate.plan import Plan, make_plan
 from pipelines.annotate.read import QUARANTINE_SCHEMA, Records, ShardReader, read_shard
+from pipelines.annotate.recount import _json_value
 from xlmr_core.errors import InputError
 
 
@@ -384,3 +389,13 @@ def test_an_extension_type_in_a_saved_dataset_is_refused_before_it_is_decoded(tm
         assert Canary.decoded == 0
     finally:
         pa.unregister_extension_type("test.canary")
+
+
+@given(text=st.text('[]{}"\\a', max_size=20), depth=st.integers(195, 205), shape=st.integers(0, 1))
+def test_reader_and_verifier_agree_on_how_deep_json_may_be(text: str, depth: int, shape: int):
+    value: object = text
+    for _ in range(depth - 1):
+        value = [text, value] if shape else {text: value}
+    line = json.dumps({"id": "a", "text": text, "more": value}).encode()
+    (parsed,) = parse_records("jsonl", [line], ["id"], ()).columns["id"]
+    assert (parsed == "a") == (_json_value(line, "id") == "a") == (depth <= lines.MAX_JSON_DEPTH)

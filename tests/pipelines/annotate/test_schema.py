@@ -11,7 +11,7 @@ from xlmr_core.graph import Annotations, GraphPlan, ModelGraph, Preprocessor
 
 @pytest.fixture(scope="module")
 def plan(tasks: list[str]) -> GraphPlan:
-    return GraphPlan.resolve(parse_tasks([*tasks[:2], f"{tasks[2]},output=float16"]))
+    return GraphPlan.resolve(parse_tasks([tasks[0], f"{tasks[1]},offsets=utf16", f"{tasks[2]},output=float16"]))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_reader_of_the_file_learns_labels_offsets_and_job(plan: GraphPlan):
     assert schema.names[-1] == "url"
     about = json.loads(schema.metadata[b"xlmr.annotations"])
     assert about["topic"]["labels"] == ["a", "b", "c"]
-    assert schema.metadata[b"xlmr.offsets"] == b"codepoint"
+    assert json.loads(schema.metadata[b"xlmr.offsets"]) == {"names": "utf16"}
     assert schema.metadata[b"xlmr.fingerprint"] == b"abc"
 
 

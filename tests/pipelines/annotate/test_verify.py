@@ -279,6 +279,25 @@ def test_parquet_whose_ids_are_damaged_half_way_is_verified(tmp_path: Path, shar
     assert 0 < report.quarantined < 5000
 
 
+@pytest.mark.parametrize("shard_rows", [70, 500])
+def test_rows_that_a_damaged_footer_hides_are_unreadable_and_the_others_keep_their_numbers(
+    tmp_path: Path, shard_rows: int
+):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.parquet"
+    table = pa.table({"id": [f"p{row}" for row in range(300)], "text": ["words"] * 300})
+    pq.write_table(table, path, row_group_size=100)
+    data = path.read_bytes()
+    # The 100 values of the first column chunk become a negative number: pyarrow reads none and raises nothing.
+    count = data.index(b"\x16\xc8\x01", len(data) - 8 - int.from_bytes(data[-8:-4], "little"))
+    path.write_bytes(data[:count] + b"\x16\xcf\x01" + data[count + 3 :])
+    report = annotate(tmp_path / "in", tmp_path / "out", Columns(id="id"), shard_rows=shard_rows)
+    assert report.problems == []
+    assert (report.ok, report.quarantined) == (200, 100)
+    ids = pq.read_table(tmp_path / "out" / "data")["id"].to_pylist()
+    assert sorted(ids) == sorted(f"p{row}" for row in range(100, 300))
+
+
 def test_a_saved_dataset_is_verified(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": list("abc"), "id": [1, 2, 3]}).save_to_disk(tmp_path / "in")

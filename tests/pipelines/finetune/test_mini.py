@@ -32,7 +32,7 @@ def test_the_exported_heads_compute_what_was_trained(exported):
     language, embedding = Checkpoint.open(f"{directory}#language"), Checkpoint.open(f"{directory}#embedding")
     batch = PackedBatch.from_lists([[0, 7, 8, 2], [0, 9, 2]], first_position=2)
     expected = model.language(model.encoder(batch), batch)
-    logits = language.load_sequence_head()(language.load_encoder()(batch), batch)
+    logits = language.load_head("sequence-classification")(language.load_encoder()(batch), batch)
     assert torch.allclose(logits, expected, atol=1e-2)
     assert language.config.id2label == ("aaa_Latn", "bbb_Latn", "eng_Latn")
     assert (language.max_length, embedding.max_length) == (24, 24)
