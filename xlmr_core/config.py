@@ -5,6 +5,7 @@ by that documentation; a real checkpoint always carries its own `config.json`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,8 +16,9 @@ from xlmr_core.errors import CheckpointError
 Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
-# model_type values that are this architecture under another name; all of them share the RoBERTa encoder.
-MODEL_TYPES = ("xlm-roberta", "roberta", "camembert")
+# model_type values that are this architecture under another name. BERT's encoder is the same too, but for where its
+# positions begin; it runs here when it was trained with XLM-R's tokenizer, as multilingual-e5-small was.
+MODEL_TYPES = ("xlm-roberta", "roberta", "camembert", "bert")
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
 _RANGES = {
@@ -44,11 +46,11 @@ class XLMRobertaConfig:
         hidden_act: Activation of the feed-forward layer.
         hidden_dropout_prob: Dropout of embeddings and sub-layer outputs; training only.
         attention_probs_dropout_prob: Dropout of attention probabilities; training only.
-        max_position_embeddings: Rows of the position table. The first `pad_token_id + 1` are never used.
-        type_vocab_size: Rows of the token type table; XLM-R always uses row 0.
+        max_position_embeddings: Rows of the position table. Those before `first_position` are never used.
+        type_vocab_size: Rows of the token type table; only row 0 is ever used, as XLM-R's tokenizer gives no types.
         initializer_range: Standard deviation of fresh weights.
         layer_norm_eps: Epsilon of every LayerNorm.
-        pad_token_id: Padding id; positions count from `pad_token_id + 1` (fairseq `make_positions`).
+        pad_token_id: Padding id of the file. Nothing here is padded; it says where positions begin.
         bos_token_id: Id of `<s>`.
         eos_token_id: Id of `</s>`.
         position_embedding_type: Only "absolute" is implemented.
@@ -87,8 +89,8 @@ class XLMRobertaConfig:
 
     @property
     def first_position(self) -> int:
-        """Row of the position table for the first token: `pad_token_id + 1` (fairseq `make_positions`)."""
-        return self.pad_token_id + 1
+        """Row of the position table for the first token: `pad_token_id + 1` (fairseq `make_positions`), 0 in BERT."""
+        return 0 if self.model_type == "bert" else self.pad_token_id + 1
 
     @property
     def max_tokens(self) -> int:
@@ -151,6 +153,12 @@ class XLMRobertaConfig:
                 problems.append(f"{name} {value!r}, it must be a whole number from {low} to {high - 1}")
         if not isinstance(self.layer_norm_eps, int | float) or not 0 < self.layer_norm_eps < 1:
             problems.append(f"layer_norm_eps {self.layer_norm_eps!r}, it must be between 0 and 1")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = 0 if name == "classifier_dropout" and self.classifier_dropout is None else getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                problems.append(f"{name} {value!r}, it must be from 0 to 1")
+        if not isinstance(self.initializer_range, int | float) or not 0 <= self.initializer_range < math.inf:
+            problems.append(f"initializer_range {self.initializer_range!r}, it must be 0 or more")
         if not problems and self.hidden_size % self.num_attention_heads:
             heads = self.num_attention_heads
             problems.append(f"hidden_size {self.hidden_size}, num_attention_heads {heads} must divide it")

@@ -1,6 +1,6 @@
 """Task heads on packed hidden states, and sentence pooling.
 
-Letters: T packed tokens, B sequences, D width, C labels.
+Letters: T packed tokens, M of them, B sequences, D width, C outputs, V tokens of the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.batch import PackedBatch
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import Activation, XLMRobertaConfig
 from xlmr_core.linear import Linear
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
 
-class SequenceClassificationHead(nn.Module):
-    """dense, tanh, projection on `<s>`: the head of `XLMRobertaForSequenceClassification`."""
+class SequenceHead(nn.Module):
+    """dense, tanh, projection on `<s>`: the heads of `XLMRobertaForSequenceClassification` and `...ForMultipleChoice`.
 
-    def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
+    BERT calls the first layer its pooler in both.
+
+    Args:
+        config: Width and dropout.
+        num_outputs: C; one for multiple choice, where each choice is a sequence of its own.
+    """
+
+    def __init__(self, config: XLMRobertaConfig, num_outputs: int) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, activation="tanh")
-        self.out_proj = Linear(config.hidden_size, num_labels)
+        self.out_proj = Linear(config.hidden_size, num_outputs)
         self.dropout = nn.Dropout(_head_dropout(config))
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
@@ -34,18 +41,57 @@ class SequenceClassificationHead(nn.Module):
         return logits_BC
 
 
-class TokenClassificationHead(nn.Module):
-    """One projection for each token: the head of `XLMRobertaForTokenClassification`."""
+class TokenHead(nn.Module):
+    """One projection for each token.
 
-    def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
+    The head of `XLMRobertaForTokenClassification`; with two outputs, start and end of an answer, that of
+    `XLMRobertaForQuestionAnswering`; and both of bge-m3's: one output is a token's weight in a sparse vector, many are
+    its own vector.
+
+    Args:
+        config: Width and dropout.
+        num_outputs: C.
+    """
+
+    def __init__(self, config: XLMRobertaConfig, num_outputs: int) -> None:
         super().__init__()
-        self.classifier = Linear(config.hidden_size, num_labels)
+        self.classifier = Linear(config.hidden_size, num_outputs)
         self.dropout = nn.Dropout(_head_dropout(config))
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits (T, C)."""
-        logits_TC: Tensor = self.classifier(self.dropout(hidden_TD))
-        return logits_TC
+        """Outputs (T, C)."""
+        outputs_TC: Tensor = self.classifier(self.dropout(hidden_TD))
+        return outputs_TC
+
+
+class MaskedLMHead(nn.Module):
+    """dense, gelu, LayerNorm, projection to the vocabulary: the head of `XLMRobertaForMaskedLM`.
+
+    The projection is the word embedding table in most checkpoints; here it is a parameter like any other.
+
+    Args:
+        config: Width and epsilon.
+        num_outputs: Tokens of the vocabulary, V.
+    """
+
+    def __init__(self, config: XLMRobertaConfig, num_outputs: int) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size, activation=lm_activation(config))
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.decoder = Linear(config.hidden_size, num_outputs)
+
+    def forward(self, hidden_MD: Tensor) -> Tensor:
+        """Logits (M, V) of the M tokens that are asked about; V is large, so choose them first."""
+        logits_MV: Tensor = self.decoder(self.norm(self.dense(hidden_MD)))
+        return logits_MV
+
+
+def lm_activation(config: XLMRobertaConfig) -> Activation:
+    """Activation of a masked-LM head: gelu, whatever the encoder has, but in BERT the encoder's."""
+    return config.hidden_act if config.model_type == "bert" else "gelu"
+
+
+Head = SequenceHead | TokenHead | MaskedLMHead
 
 
 @dataclass(frozen=True, slots=True)

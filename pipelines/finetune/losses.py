@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from pipelines.finetune.batches import TrainingBatch
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.encoder import Encoder, initialise
-from xlmr_core.heads import SequenceClassificationHead, pool
+from xlmr_core.heads import SequenceHead, pool
+from xlmr_core.tasks import embed
+from xlmr_core.tasks.losses import cross_entropy
 
 
 class LanguageAndEmbedding(nn.Module):
@@ -24,7 +26,7 @@ class LanguageAndEmbedding(nn.Module):
     def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
         super().__init__()
         self.encoder = Encoder(config)
-        self.language = SequenceClassificationHead(config, num_labels)
+        self.language = SequenceHead(config, num_labels)
         initialise(self.language, config.initializer_range)
 
     def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
@@ -35,23 +37,15 @@ class LanguageAndEmbedding(nn.Module):
 
 
 def info_nce(first_PD: Tensor, second_PD: Tensor, group_P: Tensor, temperature: float) -> Tensor:
-    """Symmetric contrastive loss with in-batch negatives (InfoNCE, van den Oord et al. 2018; LaBSE, Feng et al. 2022).
+    """Symmetric contrastive loss with in-batch negatives, see `embed.loss`.
 
     Args:
-        first_PD: Unit vectors of one side.
-        second_PD: Unit vectors of their translations.
+        first_PD: Vectors of one side.
+        second_PD: Vectors of their translations.
         group_P: Pairs of the same group mean the same, so they are no negatives of each other.
         temperature: Divides the cosine.
-
-    Returns:
-        Mean loss, a scalar; 0 for no pairs.
     """
-    if not len(first_PD):
-        return first_PD.sum()
-    same_PP = (group_P[:, None] == group_P[None, :]).fill_diagonal_(False)
-    logits_PP = (first_PD @ second_PD.T / temperature).masked_fill(same_PP, -torch.inf)
-    target_P = torch.arange(len(first_PD), device=first_PD.device)
-    return (F.cross_entropy(logits_PP, target_P) + F.cross_entropy(logits_PP.T, target_P)) / 2
+    return embed.loss(first_PD, second_PD, scale=1 / temperature, group_P=group_P, symmetric=True)
 
 
 def joint_loss(
@@ -69,7 +63,7 @@ def joint_loss(
         The scalar to differentiate; the parts, the accuracies and the counts as plain numbers.
     """
     logits_BC, vectors_BD = model(batch)
-    language = F.cross_entropy(logits_BC, batch.label)
+    language = cross_entropy(logits_BC, batch.label)
     first_PD, second_PD = vectors_BD[batch.pairs[:, 0]], vectors_BD[batch.pairs[:, 1]]
     with torch.autocast(logits_BC.device.type, enabled=False):
         contrastive = info_nce(first_PD, second_PD, batch.group, temperature)

@@ -32,6 +32,11 @@ def test_positions_before_the_first_are_not_usable(rows, usable):
     assert XLMRobertaConfig.from_dict(REAL | {"max_position_embeddings": rows}).max_tokens == usable
 
 
+def test_bert_uses_every_position():
+    config = XLMRobertaConfig.from_dict(REAL | {"model_type": "bert", "max_position_embeddings": 512})
+    assert (config.first_position, config.max_tokens) == (0, 512)
+
+
 def test_labels_are_put_in_order_of_their_ids():
     raw = REAL | {"id2label": {"10": "k", **{str(i): "abcdefghij"[i] for i in range(9, -1, -1)}}}
     assert "".join(XLMRobertaConfig.from_dict(raw).id2label) == "abcdefghijk"
@@ -54,11 +59,13 @@ def test_labels_that_are_no_enumeration_are_refused(labels, complaint):
 
 def test_all_problems_are_reported_at_once():
     bad = {
-        "model_type": "bert",
+        "model_type": "gpt2",
         "hidden_size": "768",
         "num_hidden_layers": -1,
         "pad_token_id": "1",
         "layer_norm_eps": 0,
+        "hidden_dropout_prob": "0.1",
+        "classifier_dropout": 2,
         "hidden_act": "mish",
         "problem_type": "ranking",
         "position_embedding_type": "relative_key",
@@ -70,6 +77,12 @@ def test_all_problems_are_reported_at_once():
     assert "x/config.json" in str(error.value)
     for name in bad:
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize("model_type", ["xlm", "xlm-roberta-xl", "xlm-roberta-flash", "mpnet", "modernbert"])
+def test_other_families_are_refused_by_name(model_type):
+    with pytest.raises(CheckpointError, match=f"model_type '{model_type}', this encoder runs xlm-roberta"):
+        XLMRobertaConfig.from_dict(REAL | {"model_type": model_type})
 
 
 def test_heads_must_divide_the_width():

@@ -34,14 +34,15 @@ def assert_agrees(logits, model, texts):
 
 
 @torch.inference_mode()
-def run(directory, head_name, texts, prepack):
+def run(directory, kind, texts, prepack):
     checkpoint = Checkpoint.open(str(directory))
-    encoder, head = checkpoint.load_encoder(), getattr(checkpoint, head_name)()
+    encoder, head = checkpoint.load_encoder(), checkpoint.load_head(kind)
     if prepack:
         for module in (encoder, head):
             optimise_for_inference(module, device="cpu", dtype=torch.float32)
     batch = PackedBatch.from_lists(texts, first_position=2)
-    return head(encoder(batch), batch)
+    hidden_TD = encoder(batch)
+    return head(hidden_TD) if kind == "masked-lm" else head(hidden_TD, batch)
 
 
 @pytest.mark.parametrize("prepack", [False, True])
@@ -53,9 +54,9 @@ def test_sequence_logits_agree(random_model, texts_of, tmp_path, problem, labels
     model = random_model("XLMRobertaForSequenceClassification", num_labels=labels, problem_type=problem)
     model.save_pretrained(tmp_path)
     texts = texts_of(LENGTHS)
-    assert_agrees(run(tmp_path, "load_sequence_head", texts, prepack), model, texts)
+    assert_agrees(run(tmp_path, "sequence-classification", texts, prepack), model, texts)
     checkpoint = Checkpoint.open(str(tmp_path))
-    assert (checkpoint.task, checkpoint.num_labels(checkpoint.task)) == ("sequence-classification", labels)
+    assert (checkpoint.task, checkpoint.num_outputs(checkpoint.task)) == ("sequence-classification", labels)
     assert checkpoint.config.problem_type == problem
 
 
@@ -63,12 +64,76 @@ def test_sequence_logits_agree(random_model, texts_of, tmp_path, problem, labels
 def test_token_logits_agree(random_model, texts_of, tmp_path, prepack):
     model, texts = random_model("XLMRobertaForTokenClassification", num_labels=9), texts_of(LENGTHS)
     model.save_pretrained(tmp_path)
-    assert_agrees(run(tmp_path, "load_token_head", texts, prepack), model, texts)
+    assert_agrees(run(tmp_path, "token-classification", texts, prepack), model, texts)
+
+
+@pytest.mark.parametrize("prepack", [False, True])
+@pytest.mark.parametrize("tied", [True, False])
+def test_masked_lm_logits_agree(random_model, texts_of, tmp_path, tied, prepack):
+    model = random_model("XLMRobertaForMaskedLM", tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    texts = texts_of(LENGTHS[:-2])
+    assert_agrees(run(tmp_path, "masked-lm", texts, prepack), model, texts)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    assert (checkpoint.task, checkpoint.num_outputs("masked-lm")) == ("fill-mask", 120)
+
+
+@pytest.mark.parametrize("prepack", [False, True])
+def test_start_and_end_logits_agree(random_model, texts_of, tmp_path, prepack):
+    model = random_model("XLMRobertaForQuestionAnswering")
+    model.save_pretrained(tmp_path)
+    for length in LENGTHS:
+        texts = texts_of([length])
+        logits_T2 = run(tmp_path, "question-answering", texts, prepack)
+        with torch.inference_mode():
+            reference = model(input_ids=torch.tensor(texts))
+        assert torch.allclose(logits_T2[:, 0], reference.start_logits[0], atol=1e-5)
+        assert torch.allclose(logits_T2[:, 1], reference.end_logits[0], atol=1e-5)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    assert (checkpoint.task, checkpoint.num_outputs("question-answering")) == ("question-answering", 2)
+
+
+@pytest.mark.parametrize("prepack", [False, True])
+def test_logits_of_choices_agree(random_model, texts_of, tmp_path, prepack):
+    model = random_model("XLMRobertaForMultipleChoice")
+    model.save_pretrained(tmp_path)
+    texts = texts_of([17, 17, 17, 17])
+    with torch.inference_mode():
+        reference = model(input_ids=torch.tensor([texts])).logits[0]
+    logits_B1 = run(tmp_path, "multiple-choice", texts, prepack)
+    assert logits_B1.shape == (4, 1)
+    assert torch.allclose(logits_B1[:, 0], reference, atol=1e-5)
+    checkpoint = Checkpoint.open(str(tmp_path))
+    assert (checkpoint.task, checkpoint.num_outputs("multiple-choice")) == ("multiple-choice", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stem", "width"), [("sparse", "sparse_linear", 1), ("multi-vector", "colbert_linear", 24)]
+)
+def test_the_heads_of_bge_m3_are_the_linear_layers_of_their_files(saved_m3, texts_of, kind, stem, width):
+    directory, layers, model = saved_m3
+    texts = texts_of([2, 9])
+    with torch.inference_mode():
+        hidden_TD = torch.cat([model(torch.tensor([ids])).last_hidden_state[0] for ids in texts])
+        expected = layers[stem](hidden_TD)
+    assert torch.allclose(run(directory, kind, texts, prepack=False), expected, atol=1e-5)
+    assert Checkpoint.open(str(directory)).num_outputs(kind) == width
+
+
+@pytest.fixture
+def saved_m3(random_model, tmp_path):
+    """A checkpoint laid out as BAAI/bge-m3, its extra layers and its encoder."""
+    model = random_model("XLMRobertaModel")
+    model.save_pretrained(tmp_path)
+    layers = {"sparse_linear": torch.nn.Linear(48, 1), "colbert_linear": torch.nn.Linear(48, 24)}
+    for name, layer in layers.items():
+        torch.save(layer.state_dict(), tmp_path / f"{name}.pt")
+    return tmp_path, layers, model
 
 
 def test_heads_drop_nothing_outside_training(random_model, texts_of, tmp_path):
     random_model("XLMRobertaForSequenceClassification", num_labels=3).save_pretrained(tmp_path)
-    head = Checkpoint.open(str(tmp_path)).load_sequence_head()
+    head = Checkpoint.open(str(tmp_path)).load_head("sequence-classification")
     batch, hidden_TD = PackedBatch.from_lists(texts_of([9]), first_position=2), torch.randn(9, 48)
     assert torch.equal(head(hidden_TD, batch), head(hidden_TD, batch))
     assert not torch.equal(head.train()(hidden_TD, batch), head(hidden_TD, batch))

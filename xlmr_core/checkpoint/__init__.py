@@ -10,13 +10,16 @@
 """
 
 from xlmr_core.checkpoint.embedding import EmbeddingSpec, ModuleSpec
-from xlmr_core.checkpoint.reading import Checkpoint, CheckpointReport, TaskKind
+from xlmr_core.checkpoint.keys import HeadKind
+from xlmr_core.checkpoint.purpose import TaskKind
+from xlmr_core.checkpoint.reading import Checkpoint, CheckpointReport
 from xlmr_core.checkpoint.writing import TrainedHead, write_model_directory
 
 __all__ = [
     "Checkpoint",
     "CheckpointReport",
     "EmbeddingSpec",
+    "HeadKind",
     "ModuleSpec",
     "TaskKind",
     "TrainedHead",

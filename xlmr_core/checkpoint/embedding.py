@@ -19,6 +19,7 @@ from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import POOLING_MODES, PoolingMode, PoolingSpec
 
 ModuleKind = Literal["Dense", "LayerNorm", "Normalize"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 # In the order in which sentence-transformers concatenates what these booleans switch on.
 _OLD_POOLING: dict[str, PoolingMode] = {
@@ -83,6 +84,7 @@ class EmbeddingSpec:
         prompts: Texts to put before a record, by name.
         default_prompt_name: The prompt to use when none is asked for.
         truncate_dim: How many leading values to keep when the user does not say; None for all.
+        similarity: How its vectors are meant to be compared; None for no statement.
     """
 
     pooling: PoolingSpec = field(default_factory=PoolingSpec)
@@ -91,6 +93,7 @@ class EmbeddingSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
+    similarity: Similarity | None = None
 
     @classmethod
     def of_pooling(cls, pooling: PoolingSpec) -> "EmbeddingSpec":
@@ -102,8 +105,8 @@ class EmbeddingSpec:
         """Reads what an `xlmr.json` says.
 
         Args:
-            settings: `pooling` is needed; `include_prompt`, `normalize`, `prompts`, `default_prompt_name` and
-                `truncate_dim` may be there.
+            settings: `pooling` is needed; `include_prompt`, `normalize`, `prompts`, `default_prompt_name`,
+                `truncate_dim` and `similarity_fn_name` may be there.
             source: The file, for messages.
 
         Returns:
@@ -117,8 +120,9 @@ class EmbeddingSpec:
         problems: list[str] = []
         pooling = _pooling({"pooling_mode": settings["pooling"], **settings}, problems)
         prompts, default, truncate_dim = _prompts(settings, problems)
+        similarity = _similarity(settings, problems)
         _refuse(source, problems)
-        return cls(pooling, (), bool(settings.get("normalize", False)), prompts, default, truncate_dim)
+        return cls(pooling, (), bool(settings.get("normalize", False)), prompts, default, truncate_dim, similarity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,13 @@ def _embedding(steps: list[tuple[str, Path]], sentence: dict[str, Any], problems
     normalize = bool(modules) and modules[-1].kind == "Normalize"
     prompts, default, truncate_dim = _prompts(sentence, problems)
     return EmbeddingSpec(
-        pooling, tuple(modules[:-1] if normalize else modules), normalize, prompts, default, truncate_dim
+        pooling,
+        tuple(modules[:-1] if normalize else modules),
+        normalize,
+        prompts,
+        default,
+        truncate_dim,
+        _similarity(sentence, problems),
     )
 
 
@@ -265,6 +275,13 @@ def _prompts(config: Mapping[str, Any], problems: list[str]) -> tuple[dict[str, 
     if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
         problems.append(f"truncate_dim {truncate_dim!r}, it must be a positive whole number or null")
     return prompts, cast(str | None, default), cast(int | None, truncate_dim)
+
+
+def _similarity(config: Mapping[str, Any], problems: list[str]) -> Similarity | None:
+    named = config.get("similarity_fn_name")
+    if named is not None and named not in get_args(Similarity):
+        problems.append(f"similarity_fn_name {named!r}, known are {', '.join(get_args(Similarity))}")
+    return cast(Similarity | None, named)
 
 
 def _class_name(path: object) -> str:

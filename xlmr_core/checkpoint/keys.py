@@ -10,7 +10,15 @@ from typing import Literal
 
 from xlmr_core.errors import CheckpointError
 
-HeadKind = Literal["sequence-classification", "token-classification"]
+HeadKind = Literal[
+    "sequence-classification",
+    "token-classification",
+    "masked-lm",
+    "question-answering",
+    "multiple-choice",
+    "sparse",
+    "multi-vector",
+]
 
 _OUTSIDE = {
     "embeddings.word": ("embeddings.word_embeddings",),
@@ -29,14 +37,33 @@ _LAYER = {
 _HEADS: dict[HeadKind, dict[str, tuple[str, ...]]] = {
     "sequence-classification": {"dense": ("classifier.dense",), "out_proj": ("classifier.out_proj",)},
     "token-classification": {"classifier": ("classifier",)},
+    "masked-lm": {"dense": ("lm_head.dense",), "norm": ("lm_head.layer_norm",), "decoder": ("lm_head.decoder",)},
+    "question-answering": {"classifier": ("qa_outputs",)},
+    "multiple-choice": {"dense": ("pooler.dense",), "out_proj": ("classifier",)},
+    "sparse": {"classifier": ("sparse_linear",)},
+    "multi-vector": {"classifier": ("colbert_linear",)},
 }
-# Where the labels are counted: rows of this parameter.
-LABEL_ROWS: dict[HeadKind, str] = {
-    "sequence-classification": "classifier.out_proj.weight",
-    "token-classification": "classifier.weight",
+# BERT's encoder has the names of RoBERTa's; its heads differ. The modules are the same.
+_BERT_HEADS = _HEADS | {
+    "sequence-classification": _HEADS["multiple-choice"],
+    "masked-lm": {
+        "dense": ("cls.predictions.transform.dense",),
+        "norm": ("cls.predictions.transform.LayerNorm",),
+        "decoder": ("cls.predictions.decoder",),
+    },
+}
+# Where the outputs are counted: rows of this parameter's weight.
+LAST_MODULE: dict[HeadKind, str] = {
+    "sequence-classification": "out_proj",
+    "token-classification": "classifier",
+    "masked-lm": "decoder",
+    "question-answering": "classifier",
+    "multiple-choice": "out_proj",
+    "sparse": "classifier",
+    "multi-vector": "classifier",
 }
 
-PREFIXES = ("", "roberta.", "xlm-roberta.", "camembert.", "transformer.", "model.", "encoder.model.")
+PREFIXES = ("", "roberta.", "xlm-roberta.", "camembert.", "bert.", "transformer.", "model.", "encoder.model.")
 _ENCODER_ROOTS = ("embeddings.", "encoder.layer.")
 # Buffers that old versions of transformers saved; they hold no knowledge.
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
@@ -51,10 +78,26 @@ def encoder_file_names(name: str) -> tuple[str, ...]:
     return tuple(f"encoder.layer.{layer[1]}.{stem}.{kind}" for stem in _LAYER[layer[2]])
 
 
-def head_file_names(head: HeadKind, name: str) -> tuple[str, ...]:
-    """Names in a file whose tensors make up the parameter `name` of a task head; heads carry no prefix."""
+def head_file_names(head: HeadKind, name: str, model_type: str = "xlm-roberta") -> tuple[str, ...]:
+    """Names in a file, without prefix, whose tensors make up the parameter `name` of a task head."""
     module, _, kind = name.rpartition(".")
-    return tuple(f"{stem}.{kind}" for stem in _HEADS[head][module])
+    return tuple(f"{stem}.{kind}" for stem in _head_table(head, model_type)[module])
+
+
+def all_head_file_names(head: HeadKind, model_type: str = "xlm-roberta") -> tuple[str, ...]:
+    """Names in a file of everything a task head needs; every module of a head has a weight and a bias."""
+    stems = (stem for stems in _head_table(head, model_type).values() for stem in stems)
+    return tuple(f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias"))
+
+
+def decoder_file_names(model_type: str = "xlm-roberta") -> tuple[str, str, str]:
+    """Names of a masked-LM head's projection: its matrix, its bias, and the name most files give that bias."""
+    (decoder,) = _head_table("masked-lm", model_type)["decoder"]
+    return f"{decoder}.weight", f"{decoder}.bias", f"{decoder.rpartition('.')[0]}.bias"
+
+
+def _head_table(head: HeadKind, model_type: str) -> dict[str, tuple[str, ...]]:
+    return (_BERT_HEADS if model_type == "bert" else _HEADS)[head]
 
 
 def modern_name(name: str) -> str | None:

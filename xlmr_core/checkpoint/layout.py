@@ -15,6 +15,8 @@ PICKLED = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 MODULES = "modules.json"
 SENTENCE_CONFIG = "config_sentence_transformers.json"
+# Any of them is a tokenizer; the first that is there counts.
+TOKENIZER_KINDS = ("tokenizer.json", "sentencepiece.bpe.model", "vocab.json")
 # One name for each architecture that sentence-transformers once told apart; the content is the same.
 SENTENCE_LIMITS = tuple(
     f"sentence_{name}_config.json"
@@ -29,6 +31,11 @@ TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER = "adapter_model.safetensors"
+# Two heads of bge-m3, each the pickled state dict of one linear layer.
+SINGLE_HEADS = ("sparse_linear.pt", "colbert_linear.pt")
 
 MAX_JSON_BYTES = 64 << 20
 

@@ -22,8 +22,10 @@ _SMALL_FILES = (
     layout.SENTENCE_CONFIG,
     *layout.SENTENCE_LIMITS,
     *layout.TOKENIZER,
+    *layout.SINGLE_HEADS,
+    layout.ADAPTER_CONFIG,
 )
-_SAFETENSORS = (layout.SAFETENSORS, layout.SAFETENSORS_INDEX, "model-*-of-*.safetensors")
+_SAFETENSORS = (layout.ADAPTER, layout.SAFETENSORS, layout.SAFETENSORS_INDEX, "model-*-of-*.safetensors")
 _PICKLED = (layout.PICKLED, layout.PICKLED_INDEX, "pytorch_model-*-of-*.bin")
 # Folders of sentence-transformers modules are numbered: 0_Transformer, 1_Pooling, 2_Dense.
 _MODULE_FOLDER = "[0-9]*_*/"

@@ -1,15 +1,17 @@
 """`Checkpoint`: what a model directory says, checked at opening; its weights when they are asked for."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from torch import nn
 
 from xlmr_core.checkpoint import layout
+from xlmr_core.checkpoint.adapter import read_adapter
 from xlmr_core.checkpoint.assembly import content_sha256, fill, misfits, on_meta
 from xlmr_core.checkpoint.embedding import (
     EmbeddingSpec,
@@ -17,21 +19,18 @@ from xlmr_core.checkpoint.embedding import (
     activation_of_config,
     read_sentence_layout,
 )
-from xlmr_core.checkpoint.keys import LABEL_ROWS, HeadKind, encoder_file_names, head_file_names
+from xlmr_core.checkpoint.keys import HeadKind, encoder_file_names
 from xlmr_core.checkpoint.location import Location, download_command, locate
+from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind, task_of_classes
+from xlmr_core.checkpoint.task_heads import LABELLED, StoredHeads, refuse
 from xlmr_core.checkpoint.weights import StoredTensor, open_weights, sort_tensors
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
-from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
+from xlmr_core.heads import Head
 
-TaskKind = Literal["sequence-classification", "token-classification", "embedding"]
-_SUFFIXES: dict[str, TaskKind] = {
-    "ForSequenceClassification": "sequence-classification",
-    "ForTokenClassification": "token-classification",
-}
 # What decides over the computation besides the weights; a head's labels or dropout do not.
-_COMPUTED_FROM = ("num_attention_heads", "hidden_act", "layer_norm_eps", "pad_token_id")
+_COMPUTED_FROM = ("num_attention_heads", "hidden_act", "layer_norm_eps", "first_position")
 # What a head's own config may say; the encoder's shape comes from the directory's config.
 _HEAD_CONFIG = ("id2label", "label2id", "problem_type", "architectures", "classifier_dropout", "num_labels")
 # Written by transformers where it knows no limit.
@@ -69,7 +68,11 @@ class Checkpoint:
         config: Shape of the encoder, labels of the head. Sizes of the vocabulary are those of the weights.
         settings: What `xlmr.json` says, and `activation_fn` of a sentence-transformers cross-encoder.
         task: What it was made for; None when only an encoder is there and the caller must say.
-        max_length: Longest usable window, tokens, special tokens included.
+        task_source: The file that says so.
+        max_length: Longest usable window, tokens, special tokens included: the smallest of `length_limits`.
+        length_limits: Every limit that is stated, by what states it.
+        heads: Task heads that the files hold.
+        adapter: The LoRA adapter that the directory is, on its base; None for a model of its own.
         embedding: How it makes sentence vectors; None when nothing says so.
         report: What was read and what was not.
     """
@@ -79,24 +82,45 @@ class Checkpoint:
         self.resolved = location.spec
         self.directory = location.directory
         self.revision = location.revision
-        sentence = read_sentence_layout(self.directory)
-        self.tokenizer_directory = sentence.encoder_directory
-        self.config = XLMRobertaConfig.from_file(sentence.encoder_directory / layout.CONFIG)
+        self.adapter = read_adapter(self.directory)
+        home = self.adapter.base.directory if self.adapter else self.directory
+        sentence = read_sentence_layout(home)
+        self.tokenizer_directory = directory_of_tokenizer(self.directory, sentence.encoder_directory)
+        self.config = self._read_config(sentence.encoder_directory)
+        if self.config.model_type == "bert":
+            _refuse_word_pieces(self.tokenizer_directory)
         self._stored = sort_tensors(open_weights(sentence.encoder_directory))
-        self._head_tensors = self._stored.others
+        if self.adapter:
+            self._stored = self.adapter.apply(self._stored)
+        head_tensors, head_directory = self._stored.others, self.directory
         settings = layout.read_json_if_any(self.directory / layout.SETTINGS)
         if location.head is not None:
             # A head inherits the directory's limit; task, pooling and all else are its own.
             settings = {key: settings[key] for key in settings.keys() & {"max_length"}}
-            settings |= self._open_head(location.head)
+            head_directory = self._find_head(location.head)
+            self.config, head_tensors = self._read_head(head_directory)
+            settings |= layout.read_json_if_any(head_directory / layout.SETTINGS)
         elif activation := sentence.activation or activation_of_config(self.config.extra):
             settings.setdefault("activation_fn", activation)
         self.settings: Mapping[str, Any] = MappingProxyType(settings)
         own = EmbeddingSpec.from_settings(settings, source=str(self.directory / layout.SETTINGS))
         self.embedding = own or (sentence.embedding if location.head is None else None)
-        self.task = self._find_task()
-        self.max_length = self._find_max_length(sentence.max_length)
+        self.task, self.task_source = self._find_task()
+        self.length_limits = self._find_length_limits(sentence.max_length)
+        self.max_length = min(self.length_limits.values())
+        word = self._stored.encoder.get("embeddings.word_embeddings.weight")
+        self.heads = StoredHeads(spec, self.config, head_directory, head_tensors, word)
         self.report = self._check()
+
+    def _read_config(self, encoder_directory: Path) -> XLMRobertaConfig:
+        """Shape of the encoder; an adapter's own config, if it has one, names the labels of its head."""
+        config = XLMRobertaConfig.from_file(encoder_directory / layout.CONFIG)
+        if self.adapter is None:
+            return config
+        own = layout.read_json_if_any(self.directory / layout.CONFIG)
+        shape = {key: value for key, value in config.to_dict().items() if not (own and key in _HEAD_CONFIG)}
+        head = {key: value for key, value in own.items() if key in _HEAD_CONFIG}
+        return XLMRobertaConfig.from_dict(shape | head, source=str(self.directory / layout.CONFIG))
 
     @classmethod
     def open(cls, spec: str) -> "Checkpoint":
@@ -122,21 +146,13 @@ class Checkpoint:
         encoder = on_meta(lambda: Encoder(self.config))
         return fill(encoder, self._stored.encoder, encoder_file_names).eval()
 
-    def load_sequence_head(self) -> SequenceClassificationHead:
-        """The sequence classification head, float32.
+    def load_head(self, kind: HeadKind) -> Head:
+        """A task head, float32, trainable, in evaluation mode.
 
         Raises:
-            CheckpointError: The checkpoint has none, or it does not fit.
+            CheckpointError: The checkpoint has none of that kind, or it does not fit.
         """
-        return cast(SequenceClassificationHead, self._load_head("sequence-classification"))
-
-    def load_token_head(self) -> TokenClassificationHead:
-        """The token classification head, float32.
-
-        Raises:
-            CheckpointError: The checkpoint has none, or it does not fit.
-        """
-        return cast(TokenClassificationHead, self._load_head("token-classification"))
+        return self.heads.load(kind)
 
     def load_embedding_modules(self) -> nn.Sequential:
         """Everything between pooling and the final Normalize, float32; empty for most models.
@@ -147,16 +163,13 @@ class Checkpoint:
         modules = self.embedding.modules if self.embedding else ()
         return nn.Sequential(*(self._load_module(module) for module in modules)).eval()
 
-    def num_labels(self, head: HeadKind) -> int:
-        """Outputs of a head, from the shape of its weights.
+    def num_outputs(self, kind: HeadKind) -> int:
+        """Outputs of a head, from the shape of its weights; for a masked-LM head the tokens of the vocabulary.
 
         Raises:
             CheckpointError: The checkpoint has no such head.
         """
-        stored = self._head_tensors.get(LABEL_ROWS[head])
-        if stored is None or len(stored.shape) != 2:
-            raise CheckpointError(f"{self.spec} has no {head} head, {LABEL_ROWS[head]} is missing; {self._way_out()}")
-        return stored.shape[0]
+        return self.heads.num_outputs(kind)
 
     def embedding_width(self, spec: EmbeddingSpec) -> int:
         """Values of a vector made as `spec` says.
@@ -183,7 +196,7 @@ class Checkpoint:
             CheckpointError: The checkpoint has no such head.
         """
         if kind in get_args(HeadKind):
-            return content_sha256({"head": kind}, self._used_head_tensors(cast(HeadKind, kind)))
+            return self.heads.sha256(cast(HeadKind, kind))
         spec = self.embedding or EmbeddingSpec()
         facts = {"head": kind, "pooling": spec.pooling.modes, "include_prompt": spec.pooling.include_prompt}
         facts |= {"normalize": spec.normalize, "modules": [_module_facts(module) for module in spec.modules]}
@@ -199,41 +212,56 @@ class Checkpoint:
         facts = {name: getattr(self.config, name) for name in _COMPUTED_FROM}
         return content_sha256(facts, self._stored.encoder.items())
 
-    def _open_head(self, name: str) -> dict[str, Any]:
-        """Takes labels and weights from one head's directory; returns its settings."""
+    def _find_head(self, name: str) -> Path:
+        """Directory of one of several heads."""
         folder = self.directory / layout.HEADS / name
         if not folder.is_dir():
             heads = sorted(path.name for path in folder.parent.glob("*/"))
             rule = f"it has {', '.join(heads) or 'no heads'}; correct the name behind #"
             raise CheckpointError(f"{self.spec} names the head {name!r}, {rule}")
+        return folder
+
+    def _read_head(self, folder: Path) -> tuple[XLMRobertaConfig, Mapping[str, StoredTensor]]:
+        """Labels and weights from one head's directory."""
         encoder = {key: value for key, value in self.config.to_dict().items() if key not in _HEAD_CONFIG}
         head = layout.read_json_if_any(folder / layout.CONFIG)
         head = {key: value for key, value in head.items() if key in _HEAD_CONFIG}
-        self.config = XLMRobertaConfig.from_dict(encoder | head, source=str(folder / layout.CONFIG))
+        config = XLMRobertaConfig.from_dict(encoder | head, source=str(folder / layout.CONFIG))
         has_weights = (folder / layout.SAFETENSORS).is_file()
-        self._head_tensors = open_weights(folder).tensors if has_weights else {}
-        return layout.read_json_if_any(folder / layout.SETTINGS)
+        return config, open_weights(folder).tensors if has_weights else {}
 
-    def _find_task(self) -> TaskKind | None:
-        """What the directory says it is for: xlmr.json, then pooling, then the class it was saved from."""
+    def _find_task(self) -> tuple[TaskKind | None, str | None]:
+        """What the directory says it is for, and where: xlmr.json, an adapter, pooling, the class it was saved from."""
         said = self.settings.get("task")
         if said is not None and said not in get_args(TaskKind):
             rule = f"known are {', '.join(get_args(TaskKind))}; correct {layout.SETTINGS}"
             raise CheckpointError(f"{self.spec} is for the task {said!r}, {rule}")
-        if said is not None or self.embedding is not None:
-            return cast(TaskKind, said or "embedding")
-        suffixes = (suffix for name in self.config.architectures for suffix in _SUFFIXES if name.endswith(suffix))
-        return next((_SUFFIXES[suffix] for suffix in suffixes), None)
+        saved_from = task_of_classes(self.config.architectures)
+        answers: list[tuple[TaskKind | None, str]] = [
+            (cast(TaskKind | None, said), layout.SETTINGS),
+            (self.adapter.task if self.adapter else None, layout.ADAPTER_CONFIG),
+            (
+                "embedding" if self.embedding else None,
+                layout.SETTINGS if "pooling" in self.settings else layout.MODULES,
+            ),
+            (saved_from, layout.CONFIG),
+        ]
+        return next((answer for answer in answers if answer[0]), (None, None))
 
-    def _find_max_length(self, sentence_limit: int | None) -> int:
-        """The smallest limit that any file states, and never more than there are positions."""
+    def _find_length_limits(self, sentence_limit: int | None) -> dict[str, int]:
+        """Every limit that a file states, by what states it; there are never more tokens than positions."""
         own = self.settings.get("max_length")
         if own is not None and (not isinstance(own, int) or own < 8):
             raise CheckpointError(f"{self.spec}: max_length {own!r} in {layout.SETTINGS}, it must be at least 8")
         stated = layout.read_json_if_any(self.tokenizer_directory / "tokenizer_config.json").get("model_max_length")
         tokenizer_limit = int(stated) if isinstance(stated, int | float) and 0 < stated < _NO_LIMIT else None
-        limits = [own, sentence_limit, tokenizer_limit, self.config.max_tokens]
-        return min(limit for limit in limits if limit is not None)
+        limits = {
+            f"max_length in {layout.SETTINGS}": own,
+            "max_seq_length of sentence-transformers": sentence_limit,
+            "model_max_length in tokenizer_config.json": tokenizer_limit,
+            f"positions in {layout.CONFIG}": self.config.max_tokens,
+        }
+        return {source: limit for source, limit in limits.items() if limit is not None}
 
     def _check(self) -> CheckpointReport:
         """Holds config and encoder weights against each other; the vocabulary's size is the weights'."""
@@ -249,15 +277,10 @@ class Checkpoint:
         problems = misfits(encoder, self._stored.encoder, encoder_file_names)
         unused = sorted(self._stored.encoder.keys() - known)
         problems += [f"{name} is in the file, the config leaves no place for it" for name in unused]
-        self._refuse("the encoder", problems)
-        head = cast(HeadKind, self.task) if self.task in get_args(HeadKind) else None
-        if head is not None:
-            warnings += self._label_warnings(self.num_labels(head))
-        used = (
-            {part for name in self._meta_head(head).state_dict() for part in head_file_names(head, name)}
-            if head
-            else set()
-        )
+        refuse(f"the encoder of {self.spec}", problems)
+        head = HEAD_OF_TASK[self.task] if self.task else None
+        warnings += self._head_warnings(head) if head else []
+        used = self.heads.stored_names(head) if head else set()
         return CheckpointReport(
             files=self._stored.files,
             prefix=self._stored.prefix,
@@ -265,6 +288,13 @@ class Checkpoint:
             ignored=(*self._stored.buffers, *sorted(self._stored.others.keys() - used)),
             warnings=tuple(warnings),
         )
+
+    def _head_warnings(self, head: HeadKind) -> list[str]:
+        """What is odd about the head that the directory says it has; without it the encoder is still of use."""
+        missing = self.heads.missing(head)
+        if missing:
+            return [f"it is said to be for {self.task}, {', '.join(missing)} is missing; only its encoder can be used"]
+        return self._label_warnings(self.num_outputs(head)) if head in LABELLED else []
 
     def _label_warnings(self, count: int) -> list[str]:
         labels = self.config.id2label
@@ -274,38 +304,33 @@ class Checkpoint:
             return [f"the {count} outputs have no real names (LABEL_0 ...); pass labels= as the model card says"]
         return []
 
-    def _meta_head(self, head: HeadKind) -> SequenceClassificationHead | TokenClassificationHead:
-        kind = SequenceClassificationHead if head == "sequence-classification" else TokenClassificationHead
-        return on_meta(lambda: kind(self.config, self.num_labels(head)))
-
-    def _load_head(self, head: HeadKind) -> SequenceClassificationHead | TokenClassificationHead:
-        module = self._meta_head(head)
-
-        def file_names(name: str) -> tuple[str, ...]:
-            return head_file_names(head, name)
-
-        self._refuse(f"the {head} head", misfits(module, self._head_tensors, file_names))
-        return fill(module, self._head_tensors, file_names).eval()
-
-    def _used_head_tensors(self, head: HeadKind) -> list[tuple[str, StoredTensor]]:
-        names = [part for name in self._meta_head(head).state_dict() for part in head_file_names(head, name)]
-        self._refuse(f"the {head} head", [f"{name} is missing" for name in names if name not in self._head_tensors])
-        return [(name, self._head_tensors[name]) for name in names]
-
     def _load_module(self, spec: ModuleSpec) -> nn.Module:
         module, tensors = spec.build(), _module_tensors(spec)
-        self._refuse(f"module {spec.directory}", misfits(module, tensors, _same_name))
+        refuse(f"module {spec.directory} of {self.spec}", misfits(module, tensors, _same_name))
         return fill(module, tensors, _same_name)
 
-    def _refuse(self, what: str, problems: list[str]) -> None:
-        """Raises with every problem, at most 40 of them in words."""
-        if problems:
-            lines = "\n".join(f"  {line}" for line in problems[:40])
-            more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
-            raise CheckpointError(f"{what} of {self.spec} does not fit its config; {self._way_out()}:\n{lines}{more}")
 
-    def _way_out(self) -> str:
-        return "choose a checkpoint that was trained for this, or download or save it again"
+def directory_of_tokenizer(directory: Path, encoder_directory: Path) -> Path:
+    """Where tokenizer files are: beside an adapter, if it has some, else with the encoder."""
+    has_own = any((directory / name).is_file() for name in layout.TOKENIZER_KINDS)
+    is_adapter = (directory / layout.ADAPTER_CONFIG).is_file()
+    return directory if is_adapter and has_own else encoder_directory
+
+
+def _refuse_word_pieces(directory: Path) -> None:
+    """Raises for a BERT model with BERT's own tokenizer.
+
+    Its vocabulary may be large, so the file is searched and not parsed; quotes inside strings of JSON are escaped.
+    """
+    whole = directory / "tokenizer.json"
+    content = whole.read_bytes() if whole.is_file() and whole.stat().st_size <= layout.MAX_JSON_BYTES else b""
+    others = any((directory / name).is_file() for name in layout.TOKENIZER_KINDS)
+    only_vocabulary = (directory / "vocab.txt").is_file() and not others
+    if only_vocabulary or re.search(rb'"type"\s*:\s*"WordPiece"', content):
+        raise CheckpointError(
+            f"{directory} is a BERT model (model_type 'bert') with a WordPiece tokenizer, its encoder runs here with "
+            "XLM-R's tokenizer only (as in multilingual-e5-small); choose an XLM-R model"
+        )
 
 
 def _module_tensors(spec: ModuleSpec) -> Mapping[str, StoredTensor]:

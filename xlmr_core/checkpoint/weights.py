@@ -58,7 +58,7 @@ class SortedTensors:
         files: The files they come from.
         prefix: What stood before every encoder name.
         encoder: Encoder tensors, prefix removed, old names made modern.
-        others: Heads, poolers and whatever else there is, under their own names.
+        others: Heads, poolers and whatever else there is, under their own names; a pooler's without prefix.
         buffers: Names of those that hold no knowledge.
     """
 
@@ -82,7 +82,12 @@ def sort_tensors(weights: StoredWeights) -> SortedTensors:
         files=weights.files,
         prefix=prefix,
         encoder={name.removeprefix(prefix): modern[name] for name in modern if is_encoder_name(name, prefix)},
-        others={name: modern[name] for name in modern if not is_encoder_name(name, prefix)},
+        # A pooler carries the encoder's prefix, task heads have none.
+        others={
+            name.removeprefix(prefix) if name.startswith(f"{prefix}pooler.") else name: modern[name]
+            for name in modern
+            if not is_encoder_name(name, prefix)
+        },
         buffers=tuple(name for name in weights.tensors if modern_name(name) is None),
     )
 
@@ -95,7 +100,7 @@ def open_weights(directory: Path) -> StoredWeights:
     """
     for whole, index in ((SAFETENSORS, SAFETENSORS_INDEX), (PICKLED, PICKLED_INDEX)):
         if (directory / whole).is_file():
-            return StoredWeights((directory / whole,), _open_file(directory / whole))
+            return StoredWeights((directory / whole,), open_file(directory / whole))
         if (directory / index).is_file():
             return _open_shards(directory / index)
     rule = f"a model directory needs {SAFETENSORS} or {PICKLED}, or one of them in shards with an index"
@@ -110,7 +115,7 @@ def _open_shards(index: Path) -> StoredWeights:
     names = sorted({str(name) for name in where.values()})
     problems = [f"shard {name!r}, it must be a plain file name" for name in names if Path(name).name != name]
     problems += [f"shard {name} is missing" for name in names if not (index.parent / name).is_file()]
-    shards = {} if problems else {name: _open_file(index.parent / name) for name in names}
+    shards = {} if problems else {name: open_file(index.parent / name) for name in names}
     problems += [f"{key} is not in {shard}" for key, shard in where.items() if shards and key not in shards[shard]]
     if problems:
         lines = "\n".join(f"  {line}" for line in problems[:20])
@@ -119,7 +124,12 @@ def _open_shards(index: Path) -> StoredWeights:
     return StoredWeights(tuple(index.parent / name for name in names), tensors)
 
 
-def _open_file(path: Path) -> dict[str, StoredTensor]:
+def open_file(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file by name; safetensors, or anything else as a pickle of tensors and nothing but.
+
+    Raises:
+        CheckpointError: It cannot be read safely.
+    """
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
 
 

@@ -15,18 +15,13 @@ from torch import Tensor, nn
 
 from xlmr_core.checkpoint import layout
 from xlmr_core.checkpoint.embedding import EmbeddingSpec
-from xlmr_core.checkpoint.keys import HeadKind, encoder_file_names, head_file_names
+from xlmr_core.checkpoint.keys import LAST_MODULE, HeadKind, decoder_file_names, encoder_file_names, head_file_names
+from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind, class_of_head
+from xlmr_core.checkpoint.task_heads import HEAD_CLASSES, LABELLED
 from xlmr_core.config import ProblemType
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
-from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
-
-_ARCHITECTURES: dict[HeadKind, str] = {
-    "sequence-classification": "XLMRobertaForSequenceClassification",
-    "token-classification": "XLMRobertaForTokenClassification",
-}
-# Heads stand beside an encoder that then needs a name of its own; alone it has none.
-_PREFIX_BESIDE_HEAD = "roberta."
+from xlmr_core.heads import Head, MaskedLMHead, SequenceHead, TokenHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +30,44 @@ class TrainedHead:
 
     Attributes:
         module: Its weights; None for sentence vectors, which are pooling alone.
-        labels: Names of its outputs, in order.
+        labels: Names of its outputs, in order; classification only.
         problem_type: What a sequence classification head predicts.
         settings: What its `xlmr.json` says besides the task, such as `max_length` or `pooling`.
+        task: What it is for; default: what a module of its class is for most often.
     """
 
-    module: SequenceClassificationHead | TokenClassificationHead | None
+    module: Head | None
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    task: TaskKind | None = None
+
+    @property
+    def purpose(self) -> TaskKind:
+        """What it is for."""
+        if self.task is not None:
+            return self.task
+        match self.module:
+            case SequenceHead():
+                return "sequence-classification"
+            case TokenHead():
+                return "token-classification"
+            case MaskedLMHead():
+                return "fill-mask"
+            case None:
+                return "embedding"
 
     @property
     def kind(self) -> HeadKind | None:
         """Which head it is; None for sentence vectors."""
-        match self.module:
-            case SequenceClassificationHead():
-                return "sequence-classification"
-            case TokenClassificationHead():
-                return "token-classification"
-            case None:
-                return None
+        return HEAD_OF_TASK[self.purpose] if self.module else None
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs; none for sentence vectors."""
+        if self.module is None or self.kind is None:
+            return 0
+        return self.module.get_parameter(f"{LAST_MODULE[self.kind]}.bias").shape[0]
 
 
 def write_model_directory(
@@ -106,15 +119,16 @@ def _problems(directory: Path, tokenizer: Path, heads: Mapping[str, TrainedHead 
     problems = []
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         problems.append("it exists and is not empty, nothing is ever overwritten; choose another or delete it")
-    if not any((tokenizer / name).is_file() for name in ("tokenizer.json", "sentencepiece.bpe.model", "vocab.json")):
+    if not any((tokenizer / name).is_file() for name in layout.TOKENIZER_KINDS):
         problems.append(f"{tokenizer} has no tokenizer files, a model directory needs them; pass the base model's")
     for name, head in heads.items():
         where = f"head {name!r}" if name else "its head"
         if name and Path(name).name != name:
             problems.append(f"{where}, the name must be a plain file name")
-        outputs = _outputs(head.module) if head and head.module else 0
-        if head and head.labels and len(head.labels) != outputs:
-            problems.append(f"{where} has {len(head.labels)} labels, it must have {outputs}")
+        if head and head.module and head.kind and not isinstance(head.module, HEAD_CLASSES[head.kind]):
+            problems.append(f"{where} is for {head.purpose}, a {type(head.module).__name__} does not serve that")
+        elif head and head.labels and len(head.labels) != head.num_outputs:
+            problems.append(f"{where} has {len(head.labels)} labels, it must have {head.num_outputs}")
         if head and head.module is None and EmbeddingSpec.from_settings(head.settings, source=where) is None:
             problems.append(f"{where} has neither weights nor pooling, give it one of them")
     return problems
@@ -124,21 +138,20 @@ def _write_root(
     draft: Path, encoder: Encoder, head: TrainedHead | None, settings: Mapping[str, Any], dtype: torch.dtype
 ) -> None:
     """Config, weights and settings of the directory itself."""
-    kind = head.kind if head else None
-    prefix = _PREFIX_BESIDE_HEAD if kind else ""
+    config = _config(encoder, head, dtype)
+    # A bare encoder has no prefix; beside a head it has one.
+    is_bare = config["architectures"][0].endswith("Model")
+    prefix = "" if is_bare else {"bert": "bert."}.get(config["model_type"], "roberta.")
     tensors = _file_tensors(encoder, lambda name: tuple(prefix + part for part in encoder_file_names(name)), dtype)
-    if head and head.module and kind:
-        tensors |= _file_tensors(head.module, lambda name: head_file_names(kind, name), dtype)
-    _save(draft, tensors, _config(encoder, head, dtype), {**settings, **_head_settings(head)})
+    for name, value in (_head_tensors(head, encoder, dtype) if head else {}).items():
+        tensors[prefix + name if name.startswith("pooler.") else name] = value
+    _save(draft, tensors, config, {**settings, **_head_settings(head)})
 
 
 def _write_head(folder: Path, encoder: Encoder, head: TrainedHead, dtype: torch.dtype) -> None:
     """Config, weights and settings of one of several heads."""
     folder.mkdir(parents=True)
-    kind = head.kind
-    tensors = (
-        _file_tensors(head.module, lambda name: head_file_names(kind, name), dtype) if head.module and kind else {}
-    )
+    tensors = _head_tensors(head, encoder, dtype)
     whole = _config(encoder, head, dtype)
     labels: dict[str, Any] = {
         key: whole[key] for key in ("id2label", "label2id", "problem_type", "architectures") if key in whole
@@ -146,31 +159,48 @@ def _write_head(folder: Path, encoder: Encoder, head: TrainedHead, dtype: torch.
     _save(folder, tensors, labels, _head_settings(head))
 
 
+def _head_tensors(head: TrainedHead, encoder: Encoder, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A head's parameters; a masked-LM head that uses the embedding table does not repeat it."""
+    kind, model_type = head.kind, encoder.config.model_type
+    if head.module is None or kind is None:
+        return {}
+    tensors = _file_tensors(head.module, lambda name: head_file_names(kind, name, model_type), dtype)
+    if kind == "masked-lm":
+        matrix, bias, usual_bias = decoder_file_names(model_type)
+        tensors[usual_bias] = tensors[bias].clone()
+        if _is_tied(head, encoder):
+            del tensors[matrix], tensors[bias]
+    return tensors
+
+
+def _is_tied(head: TrainedHead | None, encoder: Encoder) -> bool:
+    """Whether a masked-LM head projects with the very embedding table; true where there is none."""
+    if head is None or not isinstance(head.module, MaskedLMHead):
+        return True
+    return torch.equal(head.module.decoder.weight, encoder.embeddings.word.weight)
+
+
 def _config(encoder: Encoder, head: TrainedHead | None, dtype: torch.dtype) -> dict[str, Any]:
     kind = head.kind if head else None
-    architecture = _ARCHITECTURES[kind] if kind else "XLMRobertaModel"
+    # All but BERT's are one architecture under several names.
+    model_type = "bert" if encoder.config.model_type == "bert" else "xlm-roberta"
     labels = head.labels if head else ()
-    if head and head.module and not labels:
-        labels = tuple(f"LABEL_{index}" for index in range(_outputs(head.module)))
+    if head and kind in LABELLED and not labels:
+        labels = tuple(f"LABEL_{index}" for index in range(head.num_outputs))
     config = replace(
         encoder.config,
-        model_type="xlm-roberta",
-        architectures=(architecture,),
+        model_type=model_type,
+        architectures=(class_of_head(kind, model_type),),
         id2label=labels,
         problem_type=head.problem_type if head else None,
     )
     stale = ("torch_dtype", "num_labels", "_name_or_path")
     kept = {key: value for key, value in config.to_dict().items() if key not in stale}
-    return kept | {"dtype": str(dtype).removeprefix("torch.")}
+    return kept | {"dtype": str(dtype).removeprefix("torch."), "tie_word_embeddings": _is_tied(head, encoder)}
 
 
 def _head_settings(head: TrainedHead | None) -> dict[str, Any]:
-    return {"task": head.kind or "embedding", **head.settings} if head else {}
-
-
-def _outputs(module: SequenceClassificationHead | TokenClassificationHead) -> int:
-    last = module.out_proj if isinstance(module, SequenceClassificationHead) else module.classifier
-    return last.out_features
+    return {"task": head.purpose, **head.settings} if head else {}
 
 
 def _file_tensors(

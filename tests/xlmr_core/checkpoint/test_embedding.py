@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import LayerNorm
 
 from xlmr_core.batch import PackedBatch
-from xlmr_core.checkpoint import Checkpoint, EmbeddingSpec
+from xlmr_core.checkpoint import Checkpoint, EmbeddingSpec, layout
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import PoolingSpec, pool
 
@@ -160,6 +160,24 @@ def test_prompts_are_read(sentence_model, edit_json):
     edit_json(path, default_prompt_name="passage")
     with pytest.raises(CheckpointError, match="default_prompt_name 'passage', the prompts are query, document"):
         Checkpoint.open(str(directory))
+
+
+def test_how_vectors_are_compared_is_read(sentence_model, edit_json):
+    directory, model = sentence_model()
+    assert Checkpoint.open(str(directory)).embedding.similarity == model.similarity_fn_name == "cosine"
+    path = directory / "config_sentence_transformers.json"
+    edit_json(path, similarity_fn_name=None)
+    assert Checkpoint.open(str(directory)).embedding.similarity is None
+    edit_json(path, similarity_fn_name="hamming")
+    with pytest.raises(CheckpointError, match="similarity_fn_name 'hamming', known are cosine, dot"):
+        Checkpoint.open(str(directory))
+
+
+@pytest.mark.parametrize("name", layout.SENTENCE_LIMITS)
+def test_the_limit_is_read_under_every_name_it_ever_had(saved, edit_json, name):
+    directory = saved()
+    edit_json(directory / name, max_seq_length=77, do_lower_case=False)
+    assert Checkpoint.open(str(directory)).max_length == 77
 
 
 def test_the_transformer_may_have_a_folder_of_its_own(sentence_model, texts_of):

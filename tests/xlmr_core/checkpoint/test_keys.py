@@ -1,11 +1,19 @@
 import pytest
 import torch
+import transformers
 
-from xlmr_core.checkpoint.keys import PREFIXES, encoder_file_names, find_prefix, head_file_names, modern_name
+from xlmr_core.checkpoint.keys import (
+    PREFIXES,
+    all_head_file_names,
+    encoder_file_names,
+    find_prefix,
+    head_file_names,
+    modern_name,
+)
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
-from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
+from xlmr_core.heads import MaskedLMHead, SequenceHead, TokenHead
 
 SMALL = XLMRobertaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=11, num_attention_heads=2, intermediate_size=8)
 
@@ -26,13 +34,38 @@ def test_the_table_covers_exactly_the_names_transformers_writes(random_model):
 @pytest.mark.parametrize(
     ("kind", "module", "class_name"),
     [
-        ("sequence-classification", SequenceClassificationHead, "XLMRobertaForSequenceClassification"),
-        ("token-classification", TokenClassificationHead, "XLMRobertaForTokenClassification"),
+        ("sequence-classification", SequenceHead, "XLMRobertaForSequenceClassification"),
+        ("token-classification", TokenHead, "XLMRobertaForTokenClassification"),
+        ("question-answering", TokenHead, "XLMRobertaForQuestionAnswering"),
+        ("multiple-choice", SequenceHead, "XLMRobertaForMultipleChoice"),
+        ("masked-lm", MaskedLMHead, "XLMRobertaForMaskedLM"),
     ],
 )
 def test_head_names_are_those_of_transformers(random_model, kind, module, class_name):
-    written = {name for name in random_model(class_name).state_dict() if not name.startswith("roberta.")}
+    inside = ("roberta.embeddings.", "roberta.encoder.")
+    written = {name for name in random_model(class_name).state_dict() if not name.startswith(inside)}
+    # One tensor under two names.
+    written = {name.removeprefix("roberta.") for name in written} - {"lm_head.bias"}
     assert set(names_of(module(SMALL, 2), lambda name: head_file_names(kind, name))) == written
+    assert set(all_head_file_names(kind)) == written
+
+
+@pytest.mark.parametrize(
+    ("kind", "class_name"),
+    [
+        ("sequence-classification", "BertForSequenceClassification"),
+        ("token-classification", "BertForTokenClassification"),
+        ("question-answering", "BertForQuestionAnswering"),
+        ("multiple-choice", "BertForMultipleChoice"),
+        ("masked-lm", "BertForMaskedLM"),
+    ],
+)
+def test_head_names_of_bert_are_those_of_transformers(kind, class_name):
+    with torch.device("meta"):
+        model = getattr(transformers, class_name)(transformers.BertConfig(num_hidden_layers=1))
+    written = {name.removeprefix("bert.") for name in model.state_dict()} - {"cls.predictions.bias"}
+    heads = {name for name in written if not name.startswith(("embeddings.", "encoder."))}
+    assert set(all_head_file_names(kind, "bert")) == heads
 
 
 def test_query_key_and_value_are_stacked_in_this_order():

@@ -100,6 +100,7 @@ def test_pickles_are_fetched_only_where_there_is_nothing_better(tmp_path, monkey
     assert "pytorch_model.bin" not in asked[0]
     assert "pytorch_model.bin" in asked[-1] or calls == 1
     files = ["config.json", "tokenizer.json", "1_Pooling/config.json", "2_Dense/pytorch_model.bin", "xlmr.json"]
+    files += ["sparse_linear.pt", "colbert_linear.pt", "adapter_config.json", "adapter_model.safetensors"]
     unwanted = ["onnx/model.onnx", "openvino_model.bin", "flax_model.msgpack", "README.md", "pytorch_model.bin"]
     wanted = huggingface_hub.utils.filter_repo_objects([*files, *unwanted], allow_patterns=asked[0])
     assert list(wanted) == files

@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import fields
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from xlmr_core.checkpoint import Checkpoint
@@ -29,54 +33,62 @@ def test_every_prefix_gives_the_same_hidden_states_and_hash(saved, rewrite, hidd
     assert checkpoint.report.prefix == prefix
 
 
-def test_old_buffers_are_dropped_and_listed(saved, rewrite, hidden_of):
-    directory = saved()
-    expected = hidden_of(directory)
-    rewrite(directory, lambda tensors: tensors | {"embeddings.position_ids": torch.arange(514)[None]})
-    assert torch.equal(hidden_of(directory), expected)
-    assert "embeddings.position_ids" in Checkpoint.open(str(directory)).report.ignored
-
-
-def test_gamma_and_beta_are_weight_and_bias(saved, rewrite, hidden_of):
-    directory = saved()
-    expected = hidden_of(directory)
-
-    def old(name):
-        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-
-    rewrite(directory, renamed(old))
-    assert torch.equal(hidden_of(directory), expected)
-
-
-def test_a_missing_pooler_is_no_problem(saved, rewrite, hidden_of):
-    directory = saved()
-    expected = hidden_of(directory)
-    rewrite(directory, lambda tensors: {k: v for k, v in tensors.items() if "pooler" not in k})
-    assert torch.equal(hidden_of(directory), expected)
-
-
-def test_heads_nobody_asked_for_are_ignored_and_listed(saved):
-    checkpoint = Checkpoint.open(str(saved("XLMRobertaForMaskedLM")))
-    assert checkpoint.task is None
+def test_heads_nobody_asked_for_are_ignored_and_listed(saved, edit_json):
+    directory = saved("XLMRobertaForMaskedLM")
+    edit_json(directory / "xlmr.json", task="embedding", pooling="mean")
+    checkpoint = Checkpoint.open(str(directory))
     assert "lm_head.dense.weight" in checkpoint.report.ignored
     assert not set(checkpoint.report.read) & set(checkpoint.report.ignored)
 
 
-@pytest.mark.parametrize(
-    ("method", "key"),
-    [("load_sequence_head", "classifier.out_proj.weight"), ("load_token_head", "classifier.weight")],
-)
-def test_a_missing_head_is_an_error_that_names_its_key(saved, method, key):
+HEAD_KEYS = {
+    "sequence-classification": "classifier.out_proj.weight",
+    "token-classification": "classifier.weight",
+    "masked-lm": "lm_head.dense.weight",
+    "question-answering": "qa_outputs.weight",
+    "multiple-choice": "classifier.weight",
+    "sparse": "sparse_linear.weight",
+    "multi-vector": "colbert_linear.weight",
+}
+
+
+@pytest.mark.parametrize(("kind", "key"), HEAD_KEYS.items())
+@pytest.mark.parametrize("method", ["load_head", "num_outputs", "head_sha256"])
+def test_a_missing_head_is_an_error_that_names_its_key(saved, method, kind, key):
     checkpoint = Checkpoint.open(str(saved()))
-    with pytest.raises(CheckpointError, match=key.replace(".", r"\.")):
-        getattr(checkpoint, method)()
+    with pytest.raises(CheckpointError, match=rf"has no {kind} head, .*{key}.* missing; choose a checkpoint"):
+        getattr(checkpoint, method)(kind)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "task", "key"),
+    [
+        ("XLMRobertaForMaskedLM", "fill-mask", "lm_head.bias"),
+        ("XLMRobertaForQuestionAnswering", "question-answering", "qa_outputs.weight"),
+        ("XLMRobertaForMultipleChoice", "multiple-choice", "pooler.dense.weight"),
+    ],
+)
+def test_the_class_a_checkpoint_was_saved_from_says_its_task(saved, class_name, task, key):
+    checkpoint = Checkpoint.open(str(saved(class_name)))
+    assert checkpoint.task == task
+    assert key in checkpoint.report.read
+    assert not checkpoint.report.ignored
+    assert not checkpoint.report.warnings
+
+
+def test_an_announced_head_that_is_not_there_is_a_warning_and_the_encoder_still_opens(saved, rewrite):
+    directory = saved("XLMRobertaForSequenceClassification", num_labels=3)
+    rewrite(directory, lambda tensors: {k: v for k, v in tensors.items() if "classifier" not in k})
+    checkpoint = Checkpoint.open(str(directory))
+    assert "classifier.out_proj.bias is missing; only its encoder can be used" in checkpoint.report.warnings[0]
+    assert checkpoint.load_encoder().config.hidden_size == 48
 
 
 def test_a_head_without_its_bias_is_never_made_up(saved, rewrite):
     directory = saved("XLMRobertaForSequenceClassification", num_labels=3)
     rewrite(directory, lambda tensors: {k: v for k, v in tensors.items() if k != "classifier.dense.bias"})
     with pytest.raises(CheckpointError, match=r"classifier\.dense\.bias is missing"):
-        Checkpoint.open(str(directory)).load_sequence_head()
+        Checkpoint.open(str(directory)).load_head("sequence-classification")
 
 
 def test_missing_misshapen_and_unused_are_reported_in_one_error(saved, rewrite):
@@ -110,16 +122,11 @@ def test_without_architectures_the_caller_says_the_task(saved, edit_json):
     edit_json(directory / "config.json", architectures=...)
     checkpoint = Checkpoint.open(str(directory))
     assert checkpoint.task is None
-    assert checkpoint.load_token_head().classifier.out_features == checkpoint.num_labels("token-classification") == 5
-
-
-@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
-def test_either_name_of_the_files_type_is_only_a_remark(saved, edit_json, key):
-    directory = saved()
-    edit_json(directory / "config.json", **({"dtype": ..., "torch_dtype": ...} | {key: "float16"}))
-    checkpoint = Checkpoint.open(str(directory))
-    assert checkpoint.config.extra[key] == "float16"
-    assert checkpoint.load_encoder().layers[0].qkv.weight.dtype == torch.float32
+    assert (
+        checkpoint.load_head("token-classification").classifier.out_features
+        == checkpoint.num_outputs("token-classification")
+        == 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,11 +228,46 @@ def test_a_heads_hash_is_its_own(saved, rewrite):
         Checkpoint.open(str(directory)).head_sha256("token-classification")
 
 
-def test_a_bert_model_is_refused_clearly(saved, edit_json):
-    directory = saved()
-    edit_json(directory / "config.json", model_type="bert")
-    with pytest.raises(CheckpointError, match="model_type 'bert', this encoder runs xlm-roberta"):
-        Checkpoint.open(str(directory))
+def test_the_hash_of_a_masked_lm_head_covers_the_table_it_projects_with(saved, rewrite):
+    def digest():
+        return Checkpoint.open(str(directory)).head_sha256("masked-lm")
+
+    directory = saved("XLMRobertaForMaskedLM")
+    word = "roberta.embeddings.word_embeddings.weight"
+    first = digest()
+    rewrite(directory, lambda tensors: tensors | {"lm_head.decoder.weight": tensors[word].clone()})
+    assert digest() == first
+    rewrite(directory, lambda tensors: tensors | {"lm_head.decoder.weight": tensors[word] + 1})
+    assert digest() != first
+    rewrite(directory, lambda tensors: tensors | {word: torch.zeros(120, 48)})
+    second = digest()
+    rewrite(directory, lambda tensors: {k: v for k, v in tensors.items() if k != "lm_head.decoder.weight"})
+    assert len({first, second, digest()}) == 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(file=st.sampled_from(["config.json", "xlmr.json", "tokenizer_config.json"]), data=st.data(), value=JSON)
+def test_no_value_in_a_settings_file_raises_anything_but_our_own_error(classifier, edit_json, file, data, value):
+    names = [f.name for f in fields(XLMRobertaConfig)]
+    other = ["task", "pooling", "max_length", "prompts", "truncate_dim", "model_max_length", "sentence_transformers"]
+    path = classifier / file
+    before = path.read_bytes() if path.exists() else b"{}"
+    edit_json(path, **{data.draw(st.sampled_from(names if file == "config.json" else other)): value})
+    with suppress(CheckpointError):
+        Checkpoint.open(str(classifier)).load_head("sequence-classification")
+    path.write_bytes(before)
+
+
+@pytest.fixture
+def classifier(saved):
+    return saved("XLMRobertaForSequenceClassification", num_labels=3)
 
 
 LOAD = """

@@ -10,7 +10,7 @@ from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory,
 from xlmr_core.config import XLMRobertaConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
-from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
+from xlmr_core.heads import MaskedLMHead, SequenceHead, TokenHead
 
 CONFIG = XLMRobertaConfig(
     vocab_size=120,
@@ -42,7 +42,7 @@ def tokenizer(tmp_path):
 @pytest.fixture
 def sequence_head():
     torch.manual_seed(1)
-    return SequenceClassificationHead(CONFIG, 3).eval()
+    return SequenceHead(CONFIG, 3).eval()
 
 
 def assert_same(read, written):
@@ -89,7 +89,7 @@ def test_a_sequence_head_is_read_back_and_by_transformers(
     checkpoint, texts = Checkpoint.open(str(tmp_path / "out")), texts_of([9])
     expected = outputs(encoder, texts, sequence_head)
     assert_same(checkpoint.load_encoder(), encoder)
-    assert_same(checkpoint.load_sequence_head(), sequence_head)
+    assert_same(checkpoint.load_head("sequence-classification"), sequence_head)
     assert (checkpoint.task, checkpoint.max_length) == ("sequence-classification", 64)
     assert (checkpoint.config.id2label, checkpoint.config.problem_type) == (LABELS, problem)
     assert checkpoint.settings["thresholds"] == [0.5]
@@ -100,20 +100,79 @@ def test_a_sequence_head_is_read_back_and_by_transformers(
 
 
 def test_a_token_head_is_read_back_and_by_transformers(encoder, tokenizer, texts_of, tmp_path):
-    module = TokenClassificationHead(CONFIG, 5).eval()
+    module = TokenHead(CONFIG, 5).eval()
     write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=TrainedHead(module))
     checkpoint, texts = Checkpoint.open(str(tmp_path / "out")), texts_of([9])
     expected = outputs(encoder, texts, module)
-    assert_same(checkpoint.load_token_head(), module)
+    assert_same(checkpoint.load_head("token-classification"), module)
     theirs = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "out").eval()
     with torch.inference_mode():
         assert torch.allclose(theirs(torch.tensor(texts)).logits[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("task", "kind", "make", "class_name"),
+    [
+        ("question-answering", "question-answering", lambda: TokenHead(CONFIG, 2), "XLMRobertaForQuestionAnswering"),
+        ("multiple-choice", "multiple-choice", lambda: SequenceHead(CONFIG, 1), "XLMRobertaForMultipleChoice"),
+        ("sparse-embedding", "sparse", lambda: TokenHead(CONFIG, 1), None),
+        ("multi-vector-embedding", "multi-vector", lambda: TokenHead(CONFIG, 16), None),
+    ],
+)
+def test_heads_of_every_kind_are_read_back_and_by_transformers(
+    encoder, tokenizer, texts_of, tmp_path, task, kind, make, class_name
+):
+    module = make().eval()
+    head = TrainedHead(module, settings={"max_length": 40}, task=task)
+    write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=head, heads={"again": head})
+    texts = texts_of([9])
+    expected = outputs(encoder, texts, module)
+    for name in ("out", "out#again"):
+        checkpoint = Checkpoint.open(str(tmp_path / name))
+        assert (checkpoint.task, checkpoint.max_length) == (task, 40)
+        assert_same(checkpoint.load_encoder(), encoder)
+        assert_same(checkpoint.load_head(kind), module)
+    if class_name is None:
+        return
+    theirs, info = getattr(transformers, class_name).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    with torch.inference_mode():
+        if task == "multiple-choice":
+            assert torch.allclose(theirs.eval()(torch.tensor([texts])).logits[0], expected[0], atol=1e-5)
+        else:
+            found = theirs.eval()(torch.tensor(texts))
+            assert torch.allclose(torch.stack([found.start_logits[0], found.end_logits[0]], 1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_masked_lm_head_is_read_back_and_by_transformers(encoder, tokenizer, texts_of, tmp_path, tied):
+    module = MaskedLMHead(CONFIG, 120).eval()
+    if tied:
+        module.decoder.weight = encoder.embeddings.word.weight
+    write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=TrainedHead(module))
+    checkpoint, texts = Checkpoint.open(str(tmp_path / "out")), texts_of([9])
+    assert checkpoint.task == "fill-mask"
+    assert_same(checkpoint.load_head("masked-lm"), module)
+    with safe_open(tmp_path / "out/model.safetensors", "pt") as file:
+        assert ("lm_head.decoder.weight" in file.keys()) is not tied  # noqa: SIM118
+    theirs, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    assert (theirs.lm_head.decoder.weight is theirs.roberta.embeddings.word_embeddings.weight) is tied
+    with torch.inference_mode():
+        expected = module(outputs(encoder, texts))
+        assert torch.allclose(theirs.eval()(torch.tensor(texts)).logits[0], expected, atol=1e-5)
+
+
+def test_a_module_that_does_not_serve_its_task_is_refused(encoder, tokenizer, sequence_head, tmp_path):
+    head = TrainedHead(sequence_head, task="question-answering")
+    with pytest.raises(CheckpointError, match="is for question-answering, a SequenceHead does not serve that"):
+        write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=head)
+
+
 def test_several_heads_share_one_encoder(encoder, tokenizer, sequence_head, tmp_path):
     heads = {
         "topic": TrainedHead(sequence_head, LABELS, "single_label_classification", {"max_length": 32}),
-        "names": TrainedHead(TokenClassificationHead(CONFIG, 2).eval(), ("O", "PER")),
+        "names": TrainedHead(TokenHead(CONFIG, 2).eval(), ("O", "PER")),
         "embedding": TrainedHead(None, settings={"pooling": ["mean"], "normalize": True}),
     }
     out = tmp_path / "out"
@@ -130,7 +189,7 @@ def test_several_heads_share_one_encoder(encoder, tokenizer, sequence_head, tmp_
     assert opened["embedding"].embedding.pooling.modes == ("mean",)
     assert opened["topic"].embedding is None
     assert_same(opened["topic"].load_encoder(), encoder)
-    assert_same(opened["topic"].load_sequence_head(), sequence_head)
+    assert_same(opened["topic"].load_head("sequence-classification"), sequence_head)
     assert Checkpoint.open(str(out)).task is None
     with pytest.raises(CheckpointError, match="names the head 'sentiment', it has embedding, names, topic"):
         Checkpoint.open(f"{out}#sentiment")
@@ -179,7 +238,7 @@ def test_what_was_read_is_written_again_with_all_its_config_keys(saved, edit_jso
     directory = saved("XLMRobertaForSequenceClassification", num_labels=3)
     edit_json(directory / "config.json", custom="kept", torch_dtype="float16", model_type="camembert")
     checkpoint = Checkpoint.open(str(directory))
-    head = TrainedHead(checkpoint.load_sequence_head(), LABELS, "single_label_classification")
+    head = TrainedHead(checkpoint.load_head("sequence-classification"), LABELS, "single_label_classification")
     write_model_directory(tmp_path / "out", checkpoint.load_encoder(), tokenizer=tokenizer, head=head)
     again = Checkpoint.open(str(tmp_path / "out"))
     assert again.config.extra["custom"] == "kept"
