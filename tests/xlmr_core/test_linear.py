@@ -17,6 +17,19 @@ REFERENCE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def a_processor_that_gains(monkeypatch):
+    """The reordered path works with AVX2 too; it is only not taken there."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+def test_a_processor_that_gains_nothing_keeps_its_plain_weights(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    layer = Linear(8, 8)
+    layer.prepack()
+    assert layer.weight.shape == (8, 8)
+
+
 @pytest.mark.parametrize("activation", REFERENCE)
 def test_activations_are_the_ones_their_names_say(activation):
     x = torch.linspace(-6, 6, 101)
