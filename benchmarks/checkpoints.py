@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -16,7 +17,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 import xlmr_core.config
 from benchmarks.corpus import sample_texts
 from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory
-from xlmr_core.heads import SequenceClassificationHead, TokenClassificationHead
+from xlmr_core.heads import SequenceHead, TokenHead
 
 LABELS = ("sport", "politics", "science", "health", "travel", "culture", "economy", "other")
 TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
@@ -28,10 +29,17 @@ _SPREAD = 1.7
 
 
 def classifier(shape: dict[str, int]) -> Path:
-    """A random `XLMRobertaForSequenceClassification` with the labels `LABELS` and a tokenizer.
+    """A random `XLMRobertaForSequenceClassification` with the labels `LABELS` and a tokenizer; see `random_model`."""
+    return random_model("XLMRobertaForSequenceClassification", shape, LABELS)
+
+
+def random_model(architecture: str, shape: dict[str, int], labels: Sequence[str] = ()) -> Path:
+    """A random checkpoint with a tokenizer.
 
     Args:
+        architecture: Name of a class of transformers.
         shape: What its config says of the encoder's shape, as `BASE`.
+        labels: Names of the head's outputs.
 
     Returns:
         The model directory.
@@ -42,15 +50,16 @@ def classifier(shape: dict[str, int]) -> Path:
     spread = _SPREAD / shape["hidden_size"] ** 0.5
     values: dict[str, Any] = shape | {"vocab_size": vocabulary, "initializer_range": spread, "type_vocab_size": 1}
     values |= {"max_position_embeddings": 514, "layer_norm_eps": 1e-5}
-    target = _cache() / f"classifier-{_digest(content, json.dumps(values, sort_keys=True))}"
+    if labels:
+        values["id2label"] = dict(enumerate(labels))
+        values["label2id"] = {name: index for index, name in enumerate(labels)}
+    target = _cache() / f"{architecture}-{_digest(content, json.dumps(values, sort_keys=True))}"
     if target.exists():
         return target
-    config = transformers.XLMRobertaConfig(
-        **values, id2label=dict(enumerate(LABELS)), label2id={name: index for index, name in enumerate(LABELS)}
-    )
+    config = transformers.XLMRobertaConfig(**values)
     torch.manual_seed(0)
     draft = Path(mkdtemp(dir=_cache()))
-    transformers.XLMRobertaForSequenceClassification(config).save_pretrained(draft)
+    getattr(transformers, architecture)(config).save_pretrained(draft)
     (draft / "tokenizer.json").write_text(content, encoding="utf-8")
     facts = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, **_SPECIAL}
     (draft / "tokenizer_config.json").write_text(json.dumps(facts))
@@ -73,9 +82,9 @@ def four_heads(directory: Path) -> Path:
     config = checkpoint.config
     torch.manual_seed(1)
     heads = {
-        "label": TrainedHead(checkpoint.load_sequence_head(), LABELS),
-        "tags": TrainedHead(TokenClassificationHead(config, len(TAGS)), TAGS),
-        "number": TrainedHead(SequenceClassificationHead(config, 1), ("number",), "regression"),
+        "label": TrainedHead(checkpoint.load_head("sequence-classification"), LABELS),
+        "tags": TrainedHead(TokenHead(config, len(TAGS)), TAGS),
+        "number": TrainedHead(SequenceHead(config, 1), ("number",), "regression"),
         "vector": TrainedHead(None, settings={"pooling": ["mean"], "normalize": True}),
     }
     write_model_directory(target, checkpoint.load_encoder(), tokenizer=directory, heads=heads)

@@ -275,6 +275,27 @@ def run(
     _run(work, debug=debug)
 
 
+@app.command(epilog="Example: xlmr doctor intfloat/multilingual-e5-small")
+def doctor(
+    model: Annotated[str, typer.Argument(help="A directory, a Hub id, mini or mini#HEAD.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a checkpoint is, what was decided about it and from which file, and all that is wrong with it.
+
+    Exit code 0 when it is sound, 1 when something is wrong, 2 when there is no model to look at.
+    """
+
+    def work() -> None:
+        from pipelines.doctor import examine
+
+        code = examine(model, as_json=as_json)
+        if code:
+            raise typer.Exit(code)
+
+    _run(work, debug=debug)
+
+
 @app.command(epilog="Example: xlmr bench engine heads --json bench.jsonl")
 def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; default: all.")] = None,

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom. A package may import itself and what comes after it.
 PACKAGES = ["cluster", "pipelines", "xlmr_core"]
 CORE = [
+    "interface",
     "graph",
     "tasks",
     "checkpoint",

@@ -5,9 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipelines.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,15 +31,31 @@ def is_slow(command: str) -> bool:
     return "bench" in command or "train" in command
 
 
+IN_PROCESS = {"run", "doctor", "plan"}
 XLMR = [command for command in commands() if command.startswith("xlmr ")]
 MAKE = [command.split()[1] for command in commands() if command.startswith("make ")]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like the checkout to a command but keeps what it writes."""
+def workplace(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Path:
+    """A folder that looks like the checkout to a command, with small checkpoints as `models/`; keeps what it writes."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "pipelines").symlink_to(ROOT / "pipelines")
+    models = {
+        "nli": ("ForSequenceClassification", ["contradiction", "neutral", "entailment"]),
+        "ner": ("ForTokenClassification", ["O", "B-PER", "I-PER"]),
+        "mlm": ("ForMaskedLM", None),
+        "qa": ("ForQuestionAnswering", None),
+        "choice": ("ForMultipleChoice", None),
+        "reranker": ("ForSequenceClassification", ["relevant"]),
+        "bge-m3": ("Model", None),
+    }
+    (folder / "models").mkdir()
+    for name, (architecture, labels) in models.items():
+        (folder / "models" / name).symlink_to(make_checkpoint(f"XLMRoberta{architecture}", labels=labels, seed=9))
+    for name, outputs in (("sparse", 1), ("colbert", 16)):
+        weights = {"weight": torch.randn(outputs, 32), "bias": torch.randn(outputs)}
+        torch.save(weights, folder / "models/bge-m3" / f"{name}_linear.pt")
     return folder
 
 
@@ -50,8 +71,15 @@ def test_make_targets_of_the_readme_exist(target: str):
 
 
 @pytest.mark.parametrize("command", [command for command in XLMR if not is_slow(command)])
-def test_commands_of_the_readme_run(command: str, workplace: Path):
+def test_commands_of_the_readme_run(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch):
     _, *arguments = shlex.split(command)
+    if arguments[0] in IN_PROCESS:
+        # A process of its own for each would spend its time on imports.
+        monkeypatch.chdir(workplace)
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stdout
+        return
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "pipelines", *arguments],

@@ -73,6 +73,8 @@ def encoded_to_cells(encoded: EncodedRecords) -> dict[str, pa.Array]:
             cells[f"{index}.starts_word"] = _cell(starts.view(np.uint8))
     if encoded.second_splits is not None:
         cells["second_splits"] = _cell(encoded.second_splits)
+    if encoded.texts is not None:
+        cells["texts"] = table_to_cell(pa.table({"text": pa.array(encoded.texts, pa.large_string())}))
     return cells
 
 
@@ -87,7 +89,9 @@ def encoded_from_cells(table: pa.Table) -> EncodedRecords:
         spans = None if offsets is None else offsets.reshape(-1, 2)
         views.append(Encodings(_values(table, f"{prefix}.ids"), _values(table, f"{prefix}.splits"), spans))
         starts.append(None if words is None else words.view(np.bool_))
-    return EncodedRecords(tuple(views), tuple(starts), _values_if_any(table, "second_splits"))
+    has_texts = "texts" in table.column_names
+    texts = tuple(table_from_cell(table, "texts").column(0).to_pylist()) if has_texts else None
+    return EncodedRecords(tuple(views), tuple(starts), _values_if_any(table, "second_splits"), texts)
 
 
 def _cell(values: np.ndarray) -> pa.Array:

@@ -59,10 +59,11 @@ def data_schema(plan: GraphPlan, id_type: pa.DataType, keep: pa.Schema, fingerpr
         a.name: {"model": a.model, "task": a.kind, "labels": list(getattr(a.task, "labels", ()))}
         for a in plan.annotations
     }
+    units = {a.name: a.task.reading.unit for a in plan.annotations if a.task.reading.offsets}
     metadata = {
         "xlmr.fingerprint": fingerprint,
         "xlmr.annotations": json.dumps(about, ensure_ascii=False),
-        "xlmr.offsets": "codepoint",
+        "xlmr.offsets": json.dumps(units),
     }
     return pa.schema([pa.field("id", id_type), *annotation_fields(plan), *keep], metadata)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import annotate, engine, heads, rows, run
+from benchmarks import annotate, engine, heads, questions, rows, run, zero_shot
 from benchmarks.checkpoints import LABELS, classifier, four_heads
 from benchmarks.corpus import Lengths, cut_texts
 from benchmarks.measure import Row, ratios, take_turns
@@ -113,3 +113,17 @@ def test_an_unknown_benchmark_is_refused_by_name(capsys: pytest.CaptureFixture[s
         run.main(["speed"])
     assert stopped.value.code == 2
     assert "engine" in capsys.readouterr().err
+
+
+def test_questions_are_answered_alike():
+    found = by_name(questions.run(replace(questions.QUICK, shape=SHAPE, contexts=4), quiet))
+    assert found["same answer (4 contexts)"].met
+    assert found["transformers / ours"].value > 0
+
+
+def test_zero_shot_scores_agree_with_the_pipeline():
+    size = zero_shot.Size("tiny", SHAPE, texts=2, batches=(1, 20), rounds=1)
+    found = zero_shot.run([size], quiet)
+    assert [row.unit for row in found] == ["s", "s", "s", "x", "x", ""]
+    assert found[-1].met
+    assert [row.goal for row in found[3:5]] == [3.0, None]

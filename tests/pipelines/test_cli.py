@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli import app
 
-COMMANDS = ["annotate", "verify", "report", "plan", "run"]
+COMMANDS = ["annotate", "verify", "report", "plan", "run", "doctor"]
 
 
 def xlmr(*words: object, text: str | None = None) -> Result:

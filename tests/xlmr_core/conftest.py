@@ -1,5 +1,10 @@
 """Random models of `transformers`, the reference of every parity test."""
 
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -15,6 +20,8 @@ TINY = {
     "layer_norm_eps": 1e-5,
     "pad_token_id": 1,
 }
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -47,3 +54,25 @@ def texts_of():
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """What transformers 4.56.2 answered; `make oracle` writes it."""
+    content: dict[str, Any] = json.loads((TESTS / "golden/question_answering.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture(scope="session")
+def oracles(golden: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoints of the golden file, by name; their writer is loaded by its path, since tests are no package."""
+    spec = importlib.util.spec_from_file_location("oracle_checkpoint", TESTS / "oracle/checkpoint.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = {}
+    for name, arguments in golden["checkpoints"].items():
+        arguments = {key: value for key, value in arguments.items() if key != "sha256"}
+        made[name] = module.write_checkpoint(tmp_path_factory.mktemp("oracle"), **arguments)
+    return made

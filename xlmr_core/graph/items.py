@@ -12,6 +12,7 @@ import numpy as np
 from xlmr_core.errors import InputError
 from xlmr_core.graph.plan import Annotation
 from xlmr_core.graph.preprocess import EncodedRecords
+from xlmr_core.tasks.reading import Reading
 from xlmr_core.tokenization import SpecialTokens, Windows
 from xlmr_core.tokenization.packing import Side
 
@@ -113,9 +114,44 @@ def refused_records(
     without = has_text & (np.diff(encoded.second_splits) == 0)
     error = InputError("the record has no second text, this task needs at least one", code="no_pair")
     refused |= dict.fromkeys(np.flatnonzero(without).tolist(), error)
+    # A pair is read without a text too; elsewhere such a record is empty.
+    read = has_text | (readings[0].layout == "pair")
+    refused |= _refused_counts(np.diff(encoded.second_splits) * read, readings)
+    if readings[0].layout == "pair" and items.second is not None:
+        # A pair of blanks has no window; among several pairs of a record it would be missing from the answers.
+        held = items.text.lengths + items.second.lengths > 0
+        some = np.bincount(items.record, weights=held, minlength=items.count) > 0
+        error = InputError("the text and a second text are both empty, one of them must not be", code="empty_pair")
+        refused |= dict.fromkeys(items.record[~held & some[items.record]].tolist(), error)
     if readings[0].layout != "pair" and items.second is not None:
         counts = np.ones(len(items.record), bool) if items.is_second is None else items.is_second
         blank = counts & (items.second.lengths == 0) & has_text[items.record] if len(items.second.encodings) else []
         error = InputError("a second text of the record is empty, this task needs all of them", code="empty_pair")
         refused |= dict.fromkeys(items.record[np.flatnonzero(blank)].tolist(), error)
+        refused |= _refused_questions(items, has_text, readings)
+    return refused
+
+
+def _refused_counts(counts: np.ndarray, readings: list[Reading]) -> dict[int, InputError]:
+    """Records with fewer or more second texts than the tasks read; those with none have an error of their own."""
+    fewest = max(reading.fewest_second for reading in readings)
+    most = min((reading.most_second for reading in readings if reading.most_second is not None), default=None)
+    error = InputError(f"the record has too few second texts, this task needs at least {fewest}", code="too_few_pairs")
+    refused = dict.fromkeys(np.flatnonzero((counts > 0) & (counts < fewest)).tolist(), error)
+    if most is not None:
+        error = InputError(f"the record has several second texts, this task reads {most}", code="too_many_pairs")
+        refused |= dict.fromkeys(np.flatnonzero(counts > most).tolist(), error)
+    return refused
+
+
+def _refused_questions(items: Items, has_text: np.ndarray, readings: list[Reading]) -> dict[int, InputError]:
+    """Records with a second text that is longer than the tasks read."""
+    longest = min((reading.longest_second for reading in readings if reading.longest_second is not None), default=None)
+    if longest is None or items.second is None:
+        return {}
+    lengths, refused = items.second.lengths, {}
+    rule = f"max_question_length is {longest}; shorten it or raise the limit"
+    for item in np.flatnonzero((lengths > longest) & has_text[items.record]).tolist():
+        error = InputError(f"a question of the record has {lengths[item]} tokens, {rule}", code="question_too_long")
+        refused[int(items.record[item])] = error
     return refused

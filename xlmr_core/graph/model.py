@@ -16,6 +16,7 @@ from xlmr_core.batch import PackedBatch, plan_batches
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.encoder import Encoder, optimise_for_inference
 from xlmr_core.errors import CheckpointError, InputError
+from xlmr_core.graph.opened import OpenModels
 from xlmr_core.graph.plan import Annotation, GraphPlan
 from xlmr_core.graph.preprocess import EncodedRecords
 from xlmr_core.graph.windows import WindowSet, plan_window_sets, windowed_records
@@ -25,7 +26,7 @@ from xlmr_core.tokenization import window_ids
 from xlmr_core.tokenization.encoding import bounds, ranges
 from xlmr_core.tokenization.packing import content_starts
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 Status = Literal["ok", "truncated", "empty"]
 
 # So many records that fail one and all are no coincidence.
@@ -83,8 +84,9 @@ class ModelGraph:
     Args:
         plan: What to run.
         device: "cpu", "cuda" or "cuda:0".
-        dtype: Compute type. Norms, softmax and pooling accumulate in float32 whatever it is.
+        dtype: Compute type; "float16" on CUDA only. Norms, softmax and pooling accumulate in float32 whatever it is.
         max_tokens: Budget of a packed batch, tokens; default: a measured one for the device.
+        opened: What is open already.
         loaded: A graph on the same device and of the same type, whose encoders and heads are used where they are
             wanted again: other options or labels cost no loading.
 
@@ -99,31 +101,37 @@ class ModelGraph:
         device: str = "cpu",
         dtype: Dtype = "float32",
         max_tokens: int | None = None,
+        opened: OpenModels | None = None,
         loaded: "ModelGraph | None" = None,
     ) -> None:
         self.plan = plan
         self.device = torch.device(device)
         self.max_tokens = max_tokens or (2_048 if self.device.type == "cpu" else 32_768)
         self._encoders: dict[str, Encoder] = dict(loaded._encoders) if loaded else {}
+        opened = opened or OpenModels()
         # Equal heads, such as one with other options, are loaded once.
-        self._loaded_heads: dict[tuple[str, str], nn.Module] = dict(loaded._loaded_heads) if loaded else {}
+        self._loaded_heads: dict[tuple[str, ...], nn.Module] = dict(loaded._loaded_heads) if loaded else {}
         for annotation in plan.annotations:
-            self._load(annotation, getattr(torch, dtype))
-        self._heads = {a.name: self._loaded_heads[a.task.head, a.head_sha256] for a in plan.annotations}
+            self._load(annotation, opened.checkpoint(annotation.model), getattr(torch, dtype))
+        self._heads = {a.name: self._loaded_heads[self._head_key(a)] for a in plan.annotations}
 
-    def _load(self, annotation: Annotation, dtype: torch.dtype) -> None:
+    def _load(self, annotation: Annotation, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         """Loads what an annotation needs and is not there yet."""
-        checkpoint = Checkpoint.open(annotation.model)
         if annotation.encoder_sha256 not in self._encoders:
             encoder = checkpoint.load_encoder()
             optimise_for_inference(encoder, device=self.device, dtype=dtype)
             self._encoders[annotation.encoder_sha256] = encoder
-        key = (annotation.task.head, annotation.head_sha256)
+        key = self._head_key(annotation)
         if key not in self._loaded_heads:
             head = annotation.task.load_head(checkpoint)
             # Pooled vectors are float32 and few: what follows pooling stays exact and on the host.
             place = ("cpu", torch.float32) if annotation.task.head == "embedding" else (self.device, dtype)
             self._loaded_heads[key] = optimise_for_inference(head, device=place[0], dtype=place[1])
+
+    def _head_key(self, annotation: Annotation) -> tuple[str, ...]:
+        """What makes a head this one; some know the words of their tokenizer."""
+        tokenizer = self.plan.views[annotation.view].tokenizer_sha256
+        return annotation.task.head, annotation.head_sha256, tokenizer
 
     def __call__(self, encoded: EncodedRecords) -> Annotations:
         """Forward and decode."""

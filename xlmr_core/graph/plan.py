@@ -7,19 +7,53 @@ from typing import Any, Literal
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import TaskError, XLMRError
+from xlmr_core.graph.opened import OpenModels
+from xlmr_core.tasks.answer import Answer, AnswerOptions
+from xlmr_core.tasks.choice import Choice, ChoiceOptions
 from xlmr_core.tasks.classify import Classify, ClassifyOptions
 from xlmr_core.tasks.embed import Embed, EmbedOptions
+from xlmr_core.tasks.fill_mask import FillMask, FillMaskOptions
+from xlmr_core.tasks.multi_vector import MultiVector, MultiVectorOptions
 from xlmr_core.tasks.options import parse_options
-from xlmr_core.tasks.reading import Reading
+from xlmr_core.tasks.perplexity import Perplexity, PerplexityOptions
+from xlmr_core.tasks.reading import Reading, Words
+from xlmr_core.tasks.rerank import Rerank, RerankOptions
+from xlmr_core.tasks.similarity import Similar, SimilarityOptions
+from xlmr_core.tasks.sparse import Sparse, SparseOptions
 from xlmr_core.tasks.tag import Tag, TagOptions
+from xlmr_core.tasks.zero_shot import ZeroShot, ZeroShotOptions
 from xlmr_core.tokenization import Encodings, OnLong, SpecialTokens, Tokenizer
+from xlmr_core.tokenization.units import Unit
+from xlmr_core.tokenization.windows import FRAME_PAIR
 
-Task = Classify | Embed | Tag
+Task = (
+    Answer
+    | Choice
+    | Classify
+    | Embed
+    | FillMask
+    | MultiVector
+    | Perplexity
+    | Rerank
+    | Similar
+    | Sparse
+    | Tag
+    | ZeroShot
+)
 
 TASKS: Mapping[str, tuple[type[Task], type[Any]]] = {
     "sequence-classification": (Classify, ClassifyOptions),
     "token-classification": (Tag, TagOptions),
+    "zero-shot-classification": (ZeroShot, ZeroShotOptions),
+    "multiple-choice": (Choice, ChoiceOptions),
+    "rerank": (Rerank, RerankOptions),
+    "similarity": (Similar, SimilarityOptions),
     "embedding": (Embed, EmbedOptions),
+    "sparse-embedding": (Sparse, SparseOptions),
+    "multi-vector-embedding": (MultiVector, MultiVectorOptions),
+    "question-answering": (Answer, AnswerOptions),
+    "fill-mask": (FillMask, FillMaskOptions),
+    "pseudo-perplexity": (Perplexity, PerplexityOptions),
 }
 
 # What every driver says about a record besides its annotations.
@@ -27,7 +61,7 @@ RECORD_FIELDS = ("id", "status", "n_tokens", "n_tokens_used", "n_windows", "erro
 
 # Raised whenever a change of this code changes results beyond rounding: a job started under another version
 # must not be continued with this one.
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +71,12 @@ class Request:
     Attributes:
         name: Names the output columns.
         model: Directory, `mini#head` or Hub id, see `Checkpoint.open`.
-        options: Raw options; `task` overrides what the checkpoint says it is for.
+        options: Options, as typed (text) or as values; `task` overrides what the checkpoint says it is for.
     """
 
     name: str
     model: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> "Request":
@@ -73,6 +107,8 @@ class View:
         prompt_tokens: Tokens of the prompt.
         side: Whether these are the records' texts or their second texts.
         offsets: Whether offsets are needed.
+        words: What a word is, where offsets are needed.
+        unit: What offsets count.
     """
 
     tokenizer_sha256: str
@@ -82,6 +118,8 @@ class View:
     prompt_tokens: int
     side: Literal["text", "second"]
     offsets: bool
+    words: Words = "blanks"
+    unit: Unit = "codepoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +170,21 @@ class GraphPlan:
     on_long: OnLong
 
     @classmethod
-    def resolve(cls, requests: Sequence[Request], *, on_long: OnLong = "window", pairs: bool = False) -> "GraphPlan":
+    def resolve(
+        cls,
+        requests: Sequence[Request],
+        *,
+        on_long: OnLong = "window",
+        pairs: bool = False,
+        opened: OpenModels | None = None,
+    ) -> "GraphPlan":
         """Opens every checkpoint, settles every option and hashes what will be computed.
 
         Args:
             requests: At least one, with distinct names.
             on_long: What to do with texts longer than a window.
             pairs: Whether records have second texts.
+            opened: What is open already, and gets what is opened now.
 
         Raises:
             XLMRError: All problems of all requests at once.
@@ -151,10 +197,10 @@ class GraphPlan:
         ]
         annotations: list[Annotation] = []
         views: list[View] = []
-        hashed: dict[str, str] = {}
+        opened = opened or OpenModels()
         for request in requests:
             try:
-                annotations.append(_resolve(request, views, hashed, pairs))
+                annotations.append(_resolve(request, views, opened, pairs))
             except XLMRError as error:
                 problems.append(str(error))
         columns = [field.name for annotation in annotations for field in annotation.task.fields(annotation.name)]
@@ -185,6 +231,7 @@ class GraphPlan:
                     "prompt": self.views[a.view].prompt,
                     "layout": a.task.reading.layout,
                     "fixed": list(a.task.reading.fixed),
+                    "offsets": a.task.reading.unit,
                     "max_length": a.max_length,
                     "stride": a.stride,
                     **a.task.facts(),
@@ -194,37 +241,28 @@ class GraphPlan:
         }
 
 
-def _resolve(request: Request, views: list[View], hashed: dict[str, str], pairs: bool) -> Annotation:
-    """Settles one request; adds its views to `views` and its encoder's hash, by directory, when they are new."""
+def _resolve(request: Request, views: list[View], opened: OpenModels, pairs: bool) -> Annotation:
+    """Settles one request; adds its views to `views` when they are new."""
     where = f"task {request.name}={request.model}"
-    checkpoint = Checkpoint.open(request.model)
+    checkpoint = opened.checkpoint(request.model)
     options = dict(request.options)
-    kind = options.pop("task", None) or checkpoint.task
-    if kind is None or kind not in TASKS:
+    kind = str(options.pop("task", None) or checkpoint.task or "")
+    if kind not in TASKS:
         said = f"task={kind!r}" if kind else "the checkpoint does not say what it is for"
         raise TaskError(f"{where}: {said}; pass task= one of {', '.join(TASKS)}")
     task_type, options_type = TASKS[kind]
     parsed = parse_options(options_type, options, where=where)
-    max_length = checkpoint.max_length if parsed.max_length is None else parsed.max_length
-    if not 8 <= max_length <= checkpoint.max_length:
-        raise TaskError(f"{where}: max_length={max_length}, the checkpoint takes 8 to {checkpoint.max_length} tokens")
-    # A quarter keeps small windows moving; the default suits windows of 512.
-    stride = min(parsed.stride, max_length // 4) if "stride" not in options else parsed.stride
-    if not 0 <= stride <= max_length // 2:
-        raise TaskError(f"{where}: stride={stride}, it must be between 0 and half of max_length ({max_length // 2})")
     task = task_type.bind(checkpoint, parsed, pairs=pairs)
     reading = task.reading
+    max_length, stride = _window_size(parsed, options, checkpoint, reading, where)
     if reading.reads_record_pairs and not pairs:
         raise TaskError(f"{where}: {kind} reads a second text of every record, there is none; name its column")
-    tokenizer = Tokenizer.load(checkpoint.tokenizer_directory)
+    tokenizer = opened.tokenizer(checkpoint)
     _check_tokenizer(tokenizer, checkpoint, reading, where)
-    directory = str(checkpoint.directory)
-    hashed[directory] = hashed.get(directory) or checkpoint.encoder_sha256()
     second_view = None
-    view = _view(views, tokenizer, checkpoint, reading.prompt, "text", reading.offsets)
+    view = _view(views, tokenizer, checkpoint, reading, "text")
     if reading.reads_record_pairs:
-        prompt = reading.prompt if reading.layout == "apart" else ""
-        second_view = _view(views, tokenizer, checkpoint, prompt, "second", False)
+        second_view = _view(views, tokenizer, checkpoint, reading, "second")
     return Annotation(
         name=request.name,
         model=checkpoint.resolved,
@@ -232,13 +270,49 @@ def _resolve(request: Request, views: list[View], hashed: dict[str, str], pairs:
         task=task,
         view=view,
         second_view=second_view,
-        fixed=tokenizer.encode(reading.fixed) if reading.fixed else None,
+        fixed=_fixed(tokenizer, reading, max_length, where) if reading.fixed else None,
         max_length=max_length,
         stride=stride,
-        encoder_sha256=hashed[directory],
+        encoder_sha256=opened.encoder_sha256(checkpoint),
         head_sha256=checkpoint.head_sha256(task.head),
         revision=checkpoint.revision,
     )
+
+
+def _window_size(
+    parsed: Any, options: Mapping[str, object], checkpoint: Checkpoint, reading: Reading, where: str
+) -> tuple[int, int]:
+    """Tokens of a window and of the overlap: what was typed, else the task's default as far as it fits."""
+    limit = checkpoint.max_length
+    max_length = limit if parsed.max_length is None else parsed.max_length
+    if "max_length" not in options:
+        max_length = min(max_length, limit)
+    if not 8 <= max_length <= limit:
+        raise TaskError(f"{where}: max_length={max_length}, the checkpoint takes 8 to {limit} tokens")
+    half = max_length // 2
+    if parsed.stride is None:
+        return max_length, min(half, 128)
+    # A quarter keeps small windows moving; the default suits windows of 512.
+    stride = min(parsed.stride, max_length // 4) if "stride" not in options else parsed.stride
+    if reading.layout == "question":
+        # How much room a question leaves is known with the records; there the overlap is held in bounds.
+        most, rule = max_length - FRAME_PAIR - 1, f"max_length without the frame of a window ({max_length - 5})"
+    else:
+        most, rule = half, f"half of max_length ({half})"
+    if not 0 <= stride <= most:
+        raise TaskError(f"{where}: stride={stride}, it must be between 0 and {rule}")
+    return max_length, stride
+
+
+def _fixed(tokenizer: Tokenizer, reading: Reading, max_length: int, where: str) -> Encodings:
+    """The tokens of fixed second texts, which must leave room for the record's own."""
+    fixed = tokenizer.encode(reading.fixed)
+    longest, room = int(fixed.lengths.max()), max_length - FRAME_PAIR - 1
+    limit = room if reading.longest_second is None else min(reading.longest_second, room)
+    if longest > limit:
+        what = "the question" if reading.layout == "question" else "a text that goes with every record"
+        raise TaskError(f"{where}: {what} has {longest} tokens, it may have at most {limit}; shorten it")
+    return fixed
 
 
 def _check_tokenizer(tokenizer: Tokenizer, checkpoint: Checkpoint, reading: Reading, where: str) -> None:
@@ -252,18 +326,31 @@ def _check_tokenizer(tokenizer: Tokenizer, checkpoint: Checkpoint, reading: Read
 
 
 def _view(
-    views: list[View],
-    tokenizer: Tokenizer,
-    checkpoint: Checkpoint,
-    prompt: str,
-    side: Literal["text", "second"],
-    offsets: bool,
+    views: list[View], tokenizer: Tokenizer, checkpoint: Checkpoint, reading: Reading, side: Literal["text", "second"]
 ) -> int:
     """Index of the view that gives these tokens, made when there is none; asks it for offsets when needed."""
+    prompt = reading.prompt if side == "text" or reading.layout == "apart" else ""
+    offsets = reading.offsets and side == "text"
     for index, view in enumerate(views):
-        if (view.tokenizer_sha256, view.prompt, view.side) == (tokenizer.sha256, prompt, side):
-            views[index] = replace(view, offsets=view.offsets or offsets)
+        alike = (view.tokenizer_sha256, view.prompt, view.side) == (tokenizer.sha256, prompt, side)
+        if alike and not offsets:
+            return index
+        words = reading.words if view.words == "none" or not view.offsets else view.words
+        if alike and (not view.offsets or view.unit == reading.unit) and reading.words in (words, "none"):
+            views[index] = replace(view, offsets=True, words=words, unit=reading.unit)
             return index
     prompt_tokens = len(tokenizer.encode([prompt]).ids)
-    views.append(View(tokenizer.sha256, checkpoint.resolved, tokenizer.special, prompt, prompt_tokens, side, offsets))
+    views.append(
+        View(
+            tokenizer_sha256=tokenizer.sha256,
+            model=checkpoint.resolved,
+            special=tokenizer.special,
+            prompt=prompt,
+            prompt_tokens=prompt_tokens,
+            side=side,
+            offsets=offsets,
+            words=reading.words,
+            unit=reading.unit,
+        )
+    )
     return len(views) - 1

@@ -7,6 +7,7 @@ Letters: R records, I items, P annotated records, W windows of a pass.
 """
 
 from dataclasses import dataclass, fields, replace
+from itertools import compress
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from xlmr_core.graph.plan import Annotation, GraphPlan
 from xlmr_core.graph.preprocess import EncodedRecords
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.spans import WindowedRecords
-from xlmr_core.tokenization import Windows, plan_windows
+from xlmr_core.tokenization import SpecialTokens, Windows, plan_windows
 from xlmr_core.tokenization.encoding import bounds, ranges
 from xlmr_core.tokenization.packing import content_starts
 from xlmr_core.tokenization.windows import Slides, hide_each_token
@@ -37,6 +38,7 @@ class WindowSet:
         used: For each annotation by name, the tokens its windows hold, of each record (R,).
         total: Tokens of each record, special tokens included; 0 for empty ones (R,).
         refused: Records that cannot be read as the annotations need.
+        special: Ids of the special tokens.
     """
 
     encoder_sha256: str
@@ -49,6 +51,7 @@ class WindowSet:
     used: dict[str, np.ndarray]
     total: np.ndarray
     refused: dict[int, InputError]
+    special: SpecialTokens
 
     def counts(self, name: str) -> np.ndarray:
         """Windows of each record for one annotation (R,), int32; of its items, that with most is counted."""
@@ -85,7 +88,8 @@ def _window_set(plan: GraphPlan, encoded: EncodedRecords, annotations: list[Anno
         key = (annotation.max_length, annotation.stride)
         if key not in wanted:
             wanted[key] = _cut(items, reading, limit=key[0], stride=key[1], plan=plan)
-            refused |= {int(items.record[item]): error for item, error in wanted[key].refused.items()}
+            # Of several reasons, what the task asks of a record comes first.
+            refused = {int(items.record[item]): error for item, error in wanted[key].refused.items()} | refused
     windows, rows_of = _distinct(list(wanted.values()))
     keys = list(wanted)
     return WindowSet(
@@ -99,6 +103,7 @@ def _window_set(plan: GraphPlan, encoded: EncodedRecords, annotations: list[Anno
         used={a.name: items.used(wanted[a.max_length, a.stride]) for a in annotations},
         total=items.total(),
         refused=refused,
+        special=plan.views[shared.view].special,
     )
 
 
@@ -179,6 +184,8 @@ def windowed_records(
         items=None if windows.reading.layout == "text" else bounds(per_record),
         text_at=text_at,
         hidden=None if chosen.hidden is None else chosen.hidden[rows],
+        texts=encoded.texts and tuple(compress(encoded.texts, annotated.tolist())),
+        special=windows.special,
     )
     if not annotation.task.per_token:
         return records, rows

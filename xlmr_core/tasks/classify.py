@@ -1,15 +1,19 @@
 """Sequence classification: one label, several labels or a number for each record (or pair of texts).
 
 Agrees with transformers' `text-classification` pipeline on texts of one window. A longer text has several windows;
-their logits are merged first and turned into scores afterwards.
+their logits are merged first and turned into scores afterwards, except by
+`noisy_or`, which merges scores.
 
 Letters: W windows, P annotated records, C labels.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import Checkpoint
@@ -17,14 +21,11 @@ from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.config import ProblemType
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, Labels, ListOf, VectorOf, label_lists
-from xlmr_core.tasks.labels import settle_labels
+from xlmr_core.tasks.labels import label_ids, settle_labels
+from xlmr_core.tasks.losses import cross_entropy
 from xlmr_core.tasks.reading import Reading
+from xlmr_core.tasks.scores import CROSS_ENCODER, ScoreFunction, activate
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
-
-ScoreFunction = Literal["softmax", "sigmoid", "none"]
-
-# Class names that sentence-transformers' cross-encoders store.
-_CROSS_ENCODER: dict[str, ScoreFunction] = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class ClassifyOptions:
         scores: Whether to write the scores of all labels as `NAME_scores`.
         threshold: Multi label only: a label is given from this score on, 0 to 1; default: 0.5.
         pair: Whether the head reads two texts; default: whether records have second texts.
-        merge: How the logits of several windows become one: their mean or their maximum.
+        merge: How several windows become one: the mean or the maximum of their logits; or, for scores by sigmoid, the
+            chance that at least one of them has the label, were they independent (noisy_or).
         max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
         stride: Tokens that neighbouring windows share.
     """
@@ -49,7 +51,7 @@ class ClassifyOptions:
     scores: bool = False
     threshold: float | None = None
     pair: bool | None = None
-    merge: Literal["mean", "max"] = "mean"
+    merge: Literal["mean", "max", "noisy_or"] = "mean"
     max_length: int | None = None
     stride: int = 0
 
@@ -93,7 +95,7 @@ class Classify:
         declared = options.problem_type or checkpoint.config.problem_type
         default: ProblemType = "single_label_classification" if len(labels) > 1 else "multi_label_classification"
         problem_type = declared or default
-        stored = _CROSS_ENCODER.get(str(checkpoint.settings.get("activation_fn")))
+        stored = CROSS_ENCODER.get(str(checkpoint.settings.get("activation_fn")))
         activation = options.activation or stored or _activation(problem_type, len(labels))
         if options.threshold is not None and problem_type != "multi_label_classification":
             raise TaskError(
@@ -102,13 +104,16 @@ class Classify:
         threshold = 0.5 if options.threshold is None else options.threshold
         if not 0 <= threshold <= 1:
             raise TaskError(f"{checkpoint.spec}: threshold={threshold:g}, it must be from 0 to 1")
+        if options.merge == "noisy_or" and activation != "sigmoid":
+            rule = f"it merges scores by sigmoid, these are by {activation}"
+            raise TaskError(f"{checkpoint.spec}: merge=noisy_or, {rule}; choose mean or max, or activation=sigmoid")
         pair = pairs if options.pair is None else options.pair
         return cls(labels, problem_type, activation, threshold, pair, options)
 
     @property
     def reading(self) -> Reading:
         """One text or two."""
-        return Reading("pair" if self.pair else "text")
+        return Reading("pair", most_second=1) if self.pair else Reading()
 
     @property
     def raw_width(self) -> int:
@@ -143,8 +148,7 @@ class Classify:
 
     def decode(self, name: str, raw_WC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of windows to columns of records."""
-        logits_PC = records.merge_windows(raw_WC, self.options.merge)
-        scores_PC = self.activate(logits_PC)
+        scores_PC = self._scores(raw_WC, records)
         if self.problem_type == "regression":
             return {f.name: scores_PC if isinstance(f.type, VectorOf) else scores_PC[:, 0] for f in self.fields(name)}
         best_P = scores_PC.argmax(axis=1)
@@ -156,19 +160,55 @@ class Classify:
         }
         return {field.name: values[field.name] for field in self.fields(name)}
 
-    def activate(self, logits_PC: np.ndarray) -> np.ndarray:
-        """Softmax, sigmoid or nothing, in float32; the same shape."""
-        logits_PC = logits_PC.astype(np.float32)
-        match self.activation:
-            case "none":
-                return logits_PC
-            case "softmax":
-                return softmax(logits_PC)
-            case "sigmoid":
-                # exp of -|x| never overflows; 1 / (1 + e) and e / (1 + e) are the two halves of the sigmoid.
-                small = np.exp(-np.abs(logits_PC))
-                sigmoid: np.ndarray = np.where(logits_PC >= 0, 1.0, small) / (1.0 + small)
-                return sigmoid
+    def _scores(self, raw_WC: np.ndarray, records: WindowedRecords) -> np.ndarray:
+        """Logits of windows to scores of records (P, C)."""
+        if self.options.merge == "noisy_or":
+            return records.merge_windows(activate(raw_WC, self.activation), "noisy_or")
+        return activate(records.merge_windows(raw_WC, self.options.merge), self.activation)
+
+    def targets(self, gold: Sequence[object]) -> np.ndarray:
+        """Gold values of records to what `loss` compares with.
+
+        Args:
+            gold: By problem type: a label's name, or None where it is not known; a list of names, may be empty; a
+                number, or C of them.
+
+        Returns:
+            Single label: indices, -100 for None (P,), int64. Multi label: 1 for each label that is given, else 0
+            (P, C), float32. Regression: the numbers (P, C), float32.
+
+        Raises:
+            TaskError: Values that are no such thing; all of them.
+        """
+        match self.problem_type:
+            case "single_label_classification":
+                return np.array(label_ids([[name] for name in gold], self.labels), dtype=np.int64).reshape(-1)
+            case "multi_label_classification":
+                chosen = label_ids(gold, self.labels)
+                targets_PC = np.zeros((len(gold), len(self.labels)), dtype=np.float32)
+                for row, labels in enumerate(chosen):
+                    targets_PC[row, labels] = 1
+                return targets_PC
+            case "regression":
+                return _numbers(gold, len(self.labels))
+
+    def loss(self, raw_BC: Tensor, targets: Tensor) -> Tensor:
+        """That of `XLMRobertaForSequenceClassification`: cross entropy, binary cross entropy or squared error.
+
+        Args:
+            raw_BC: Logits of one window a record (B, C).
+            targets: As `targets` gives them, B rows.
+
+        Returns:
+            The mean, float32, a scalar; 0 when no label is known.
+        """
+        match self.problem_type:
+            case "single_label_classification":
+                return cross_entropy(raw_BC, targets)
+            case "multi_label_classification":
+                return F.binary_cross_entropy_with_logits(raw_BC.float(), targets)
+            case "regression":
+                return F.mse_loss(raw_BC.float(), targets)
 
 
 def _activation(problem_type: ProblemType, count: int) -> ScoreFunction:
@@ -178,7 +218,17 @@ def _activation(problem_type: ProblemType, count: int) -> ScoreFunction:
     return "sigmoid" if problem_type == "multi_label_classification" or count == 1 else "softmax"
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, float32."""
-    exponent = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(exponent / exponent.sum(axis=-1, keepdims=True), dtype=np.float32)
+def _numbers(gold: Sequence[object], count: int) -> np.ndarray:
+    """Gold numbers (P, C), float32."""
+    rows = [[value] if isinstance(value, int | float) else value for value in gold]
+    problems = [
+        f"record {number}: {gold[number]!r:.100}"
+        for number, row in enumerate(rows)
+        if not isinstance(row, list | tuple)
+        or len(row) != count
+        or not all(isinstance(value, int | float) and math.isfinite(value) for value in row)
+    ]
+    if problems:
+        what = "a finite number" if count == 1 else f"a list of {count} finite numbers"
+        raise TaskError(f"{'; '.join(problems)}; the gold value of a record must be {what}")
+    return np.array(rows, dtype=np.float32).reshape(len(gold), count)

@@ -3,7 +3,11 @@
 Agrees with transformers' `token-classification` pipeline (5.23) on labels, scores and offsets for its own scheme
 (BIO and bare labels), with these deliberate differences, each a known fault there:
 - E-, S-, L-, U- prefixes (BIOES, BILOU) mark bounds; there they become types of their own ("E-PER").
-- A word starts after any white space; there only after U+0020, so a tab or a line break fuses two words.
+- A word starts after any white space; there only after U+0020, so a tab or a line break fuses two words. In scripts
+  without spaces it starts at a Unicode word boundary (see `tokenization.word_starts`); there a sentence is one word.
+- Entities do not overlap, begin and end with something else than a blank and are never empty. What several tokens share
+  belongs to the last of them, and an entity of tokens that own nothing is none. There the marker that stands alone
+  before "日本" in a text claims "日" for an entity of its own, and so does each token of "㍿".
 - A type that occurs only as "I-X" needs no "B-X" here or there (IOB1).
 
 Letters: N tokens of all records, C labels, G groups (words or entities), E entities.
@@ -31,8 +35,8 @@ class Entities:
         splits: Bounds (P+1,), int64.
         codes: Index into `names` (E,).
         names: Entity types.
-        start: First code point in the original text (E,), int32.
-        end: One past the last code point (E,), int32.
+        start: Where it begins in the original text (E,), int32; code points or what else the offsets count.
+        end: One past its end (E,), int32.
         score: Confidence (E,), float32.
     """
 
@@ -99,7 +103,7 @@ def aggregate(
     scores_NC: np.ndarray,
     splits: np.ndarray,
     offsets_N2: np.ndarray,
-    starts_word_N: np.ndarray,
+    starts_word_N: np.ndarray | None,
     labels: tuple[str, ...],
     scheme: TagScheme,
     strategy: Aggregation,
@@ -113,8 +117,8 @@ def aggregate(
     Args:
         scores_NC: Softmax scores of all tokens (N, C).
         splits: Record p owns tokens splits[p] to splits[p + 1] (P+1,).
-        offsets_N2: Code points of each token in its text (N, 2).
-        starts_word_N: Whether a token starts a word (N,).
+        offsets_N2: Where each token stands in its text (N, 2).
+        starts_word_N: Whether a token starts a word (N,); None for "none" and "simple".
         labels: Label names, C of them.
         scheme: What the labels mean.
         strategy: How tokens become entities.
@@ -127,6 +131,7 @@ def aggregate(
     if strategy in ("none", "simple"):
         units = np.arange(len(scores_NC))
     else:
+        assert starts_word_N is not None
         units = np.flatnonzero(starts_word_N | first_in_record)
     code_U, score_U = _label_units(scores_NC, units, strategy)
     ends_U = np.append(units[1:], len(scores_NC)) - 1
@@ -142,17 +147,41 @@ def aggregate(
         codes, names = type_U[groups], scheme.names
         last_U = np.append(groups[1:], len(units)) - 1
         score_G = np.add.reduceat(score_U.astype(np.float64), groups) / (last_U - groups + 1)
-    kept = ~scheme.outside[code_U[groups]]
-    first_token = units[groups][kept]
-    record = np.searchsorted(splits, first_token, side="right") - 1
+    first_G, last_G = units[groups], ends_U[last_U]
+    start_G, end_G = _exact_spans(offsets_N2, splits, first_G, last_G)
+    kept = ~scheme.outside[code_U[groups]] & (start_G < end_G)
+    record = np.searchsorted(splits, first_G[kept], side="right") - 1
     return Entities(
         splits=np.searchsorted(record, np.arange(len(splits))),
         codes=codes[kept].astype(np.int32),
         names=names,
-        start=offsets_N2[first_token, 0].astype(np.int32),
-        end=offsets_N2[ends_U[last_U[kept]], 1].astype(np.int32),
+        start=start_G[kept].astype(np.int32),
+        end=end_G[kept].astype(np.int32),
         score=score_G[kept].astype(np.float32),
     )
+
+
+def _exact_spans(
+    offsets_N2: np.ndarray, splits: np.ndarray, first_G: np.ndarray, last_G: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of groups of tokens, each from what its first token owns to what its last one owns (G,), (G,).
+
+    A token owns what it spans up to where the next token of its text begins; a group that owns nothing is empty.
+    """
+    # Texts one behind the other: then the next token's text needs no look, and no text's end reaches into it.
+    shift_N = np.repeat(np.arange(len(splits) - 1, dtype=np.int64) << 32, np.diff(splits))
+    start_N, end_N = offsets_N2[:, 0] + shift_N, offsets_N2[:, 1] + shift_N
+    next_N = np.append(np.minimum.accumulate(start_N[::-1])[::-1][1:], np.iinfo(np.int64).max)
+    own_N = np.minimum(end_N, next_N)
+    owns, place = own_N > start_N, np.arange(len(start_N))
+    # The next token that owns something, and the last one that does.
+    after_N = np.minimum.accumulate(np.where(owns, place, len(place))[::-1])[::-1]
+    before_N = np.maximum.accumulate(np.where(owns, place, -1))
+    first_G, last_G = after_N[first_G], before_N[last_G]
+    full = first_G <= last_G
+    start_G = np.where(full, offsets_N2[np.minimum(first_G, len(place) - 1), 0], 0)
+    end_G = np.where(full, own_N[last_G] - shift_N[last_G], 0)
+    return start_G, end_G
 
 
 def _label_units(scores_NC: np.ndarray, units: np.ndarray, strategy: Aggregation) -> tuple[np.ndarray, np.ndarray]:

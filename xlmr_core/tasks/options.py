@@ -12,12 +12,13 @@ OptionsT = TypeVar("OptionsT")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def parse_options(kind: type[OptionsT], raw: Mapping[str, str], *, where: str) -> OptionsT:
+def parse_options(kind: type[OptionsT], raw: Mapping[str, object], *, where: str) -> OptionsT:
     """Reads options as a user typed them.
 
     Args:
         kind: A dataclass whose fields are str, int, float, bool, Literal, tuple[str, ...] or one of these or None.
-        raw: Option names and values, all text. Lists are separated by `|`.
+        raw: Option names and values. Text is read by the field's type, lists of it separated by `|`; other values are
+            taken as they are.
         where: What the options belong to, for the message.
 
     Raises:
@@ -33,12 +34,28 @@ def parse_options(kind: type[OptionsT], raw: Mapping[str, str], *, where: str) -
             problems.append(f"unknown option {name!r}; {hint}")
             continue
         try:
-            values[name] = _convert(hints[name], text)
+            values[name] = _convert(hints[name], text) if isinstance(text, str) else _checked(hints[name], text)
         except ValueError as error:
             problems.append(f"option {name}={text!r}, {error}")
     if problems:
         raise TaskError(f"{where}: " + "; ".join(problems))
     return kind(**values)
+
+
+def _checked(hint: Any, value: object) -> Any:
+    """A value that is no text, if its type is the field's or a list where the field is a tuple."""
+    parts = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if isinstance(value, list | tuple) and any(get_origin(part) is tuple for part in parts):
+        if not all(isinstance(item, str) for item in value):
+            raise ValueError("it must be a list of texts")
+        return tuple(value)
+    plain = [part for part in parts if isinstance(part, type)]
+    if float in plain and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # True is an int to Python, not to a user.
+    if not isinstance(value, tuple(plain)) or (isinstance(value, bool) and bool not in plain):
+        raise ValueError(f"it must be {' or '.join(part.__name__ for part in plain if part is not type(None))}")
+    return value
 
 
 def _convert(hint: Any, text: str) -> Any:

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from xlmr_core.batch import PackedBatch
-from xlmr_core.tokenization.encoding import bounds, ranges
-from xlmr_core.tokenization.windows import widest_window
+from xlmr_core.tokenization.encoding import SpecialTokens, bounds, ranges
+from xlmr_core.tokenization.windows import FRAME_SINGLE, widest_window
 
-Merge = Literal["mean", "max", "tokens"]
+Merge = Literal["mean", "max", "tokens", "noisy_or"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class WindowedRecords:
         items: Record p owns items items[p] to items[p + 1] (P+1,); None when each record is one item.
         text_at: Where in each window its text begins (W,); None when it begins behind `<s>`.
         hidden: Token of the text that each window hides (W,); None where none is hidden.
+        texts: The texts themselves (P); None where no task asked.
+        special: Ids of the tokenizer's special tokens, which texts may hold too; the graph always tells.
     """
 
     item: np.ndarray
@@ -66,6 +68,8 @@ class WindowedRecords:
     items: np.ndarray | None = None
     text_at: np.ndarray | None = None
     hidden: np.ndarray | None = None
+    texts: tuple[str, ...] | None = None
+    special: SpecialTokens | None = None
 
     def __len__(self) -> int:
         return len(self.splits) - 1
@@ -85,7 +89,9 @@ class WindowedRecords:
 
         Args:
             raw_WC: Outputs of the windows (W, C).
-            how: "mean" and "max" treat windows alike; "tokens" is the mean weighted by content tokens.
+            how: "mean" and "max" treat windows alike; "tokens" is the mean weighted by content tokens, for windows of
+                one text each; "noisy_or" takes probabilities and gives that of at least one window, were they
+                independent: 1 - prod(1 - p).
 
         Returns:
             (I, C), float32.
@@ -96,7 +102,11 @@ class WindowedRecords:
         if how == "max":
             merged: np.ndarray = np.maximum.reduceat(raw_WC, first_I, axis=0)
             return merged.astype(np.float32)
-        weight_W1 = (self.end - self.start if how == "tokens" else np.ones(len(self.item))).astype(np.float64)[:, None]
+        if how == "noisy_or":
+            none_IC: np.ndarray = np.multiply.reduceat(1 - raw_WC.astype(np.float64), first_I, axis=0)
+            return (1 - none_IC).astype(np.float32)
+        weight_W = self.length - FRAME_SINGLE if how == "tokens" else np.ones(len(self.item))
+        weight_W1 = weight_W.astype(np.float64)[:, None]
         total_IC = np.add.reduceat(raw_WC * weight_W1, first_I, axis=0)
         mean_IC: np.ndarray = total_IC / np.add.reduceat(weight_W1, first_I, axis=0)
         return mean_IC.astype(np.float32)
@@ -123,3 +133,7 @@ class WindowedRecords:
         """Where the text's tokens of each window stand among all T tokens, window after window."""
         begins_W = bounds(self.length)[:-1] + (1 if self.text_at is None else self.text_at)
         return ranges(begins_W, self.end - self.start)
+
+    def content_tokens(self) -> np.ndarray:
+        """Which of the records' N tokens the text's tokens of each window are, in the order of `content_rows`."""
+        return ranges(self.splits[self.record_of_item[self.item]] + self.start, self.end - self.start)

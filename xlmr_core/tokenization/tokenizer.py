@@ -74,6 +74,23 @@ class Tokenizer:
         return max(self._library.get_vocab(with_added_tokens=True).values()) + 1
 
     @cached_property
+    def begins_word(self) -> np.ndarray | None:
+        """Whether a token begins a word as this tokenizer cuts them (V,), bool; None where ids do not tell.
+
+        Metaspace marks the beginning of every word it cuts; added tokens are words of their own. Words of byte-level
+        tokenizers are cut by a pattern that leaves no mark.
+        """
+        splitter = self._library.pre_tokenizer
+        if splitter is None or b'"Metaspace"' not in splitter.__getstate__():
+            return None
+        begins = np.zeros(self.vocab_size, dtype=bool)
+        vocabulary = self._library.get_vocab(with_added_tokens=False)
+        begins[[token for piece, token in vocabulary.items() if piece.startswith("▁")]] = True
+        begins[list(self._library.get_added_tokens_decoder())] = True
+        begins[self.special.unk] = False
+        return begins
+
+    @cached_property
     def sha256(self) -> str:
         """Identity of the content: equal for tokenizers that give equal ids, whatever file they came from."""
         content = f"{self._library.to_str()}\n{self.special}"
@@ -82,6 +99,11 @@ class Tokenizer:
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The pieces as the vocabulary writes them, such as "▁Hello"."""
         return [self._library.id_to_token(token) or "" for token in ids]
+
+    def token_id(self, piece: str) -> int | None:
+        """The id of a piece as the vocabulary writes it, None for an unknown one."""
+        token: int | None = self._library.token_to_id(piece)
+        return token
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text again; blanks and normalised characters do not come back as they were."""

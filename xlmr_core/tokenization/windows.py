@@ -147,8 +147,8 @@ def _plan_beside(first: np.ndarray, second: np.ndarray, *, limit: int, stride: i
     elif on_long == "error":
         refused |= _refuse(usable & (first > left) & ~cramped, first + second + FRAME_PAIR, limit=limit)
     usable[list(refused)] = False
-    # Windows move on by an eighth of their room at least, so that their number stays bounded by the text's length.
-    item, start, end = _slide(first, left, np.minimum(stride, left - left // 8 - 1), usable)
+    # Windows move on by a sixteenth of their room at least, so that their number stays bounded by the text's length.
+    item, start, end = _slide(first, left, np.minimum(stride, left - left // 16 - 1), usable)
     whole = second[item].astype(np.int32)
     return Windows(
         item, start, end, np.zeros_like(start), whole, end - start + whole + np.int32(FRAME_PAIR), refused=refused

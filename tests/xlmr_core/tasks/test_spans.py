@@ -58,3 +58,15 @@ def test_merged_windows_equal_a_plain_reduction(records, how):
         weights = (records.end - records.start)[mine] if how == "tokens" else None
         expected = raw[mine].max(0) if how == "max" else np.average(raw[mine], axis=0, weights=weights)
         np.testing.assert_allclose(merged[record], expected, atol=1e-6)
+
+
+@given(windowed())
+def test_noisy_or_is_the_chance_that_any_window_has_the_label(records):
+    probability = np.random.default_rng(0).random((len(records.item), 3)).astype(np.float32)
+    probability[probability < 0.1], probability[probability > 0.9] = 0, 1
+    merged = records.merge_windows(probability, "noisy_or")
+    for record in range(len(records.splits) - 1):
+        expected = 1.0
+        for window in np.flatnonzero(records.item == record):
+            expected = expected * (1 - probability[window].astype(np.float64))
+        np.testing.assert_allclose(merged[record], 1 - expected, atol=1e-7)

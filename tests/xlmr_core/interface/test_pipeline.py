@@ -1,0 +1,207 @@
+"""`pipeline(task, model)` against transformers' pipelines on the same random checkpoints, call by call."""
+
+import pytest
+import torch
+import transformers
+
+from xlmr_core import pipeline
+from xlmr_core.errors import CheckpointError, InputError, TaskError
+
+# Two float32 paths through the same weights differ by rounding.
+TOLERANCE = 1e-5
+BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+def theirs(task, directory, **options):
+    return transformers.pipeline(task, str(directory), dtype=torch.float32, device="cpu", **options)
+
+
+def same(ours, expected):
+    """Whether two answers agree: same keys in the same order, same texts, numbers within rounding."""
+    assert type(ours) is type(expected)
+    if isinstance(ours, dict):
+        assert list(ours) == list(expected)
+        for key, value in ours.items():
+            same(value, expected[key])
+    elif isinstance(ours, list):
+        assert len(ours) == len(expected)
+        for one, other in zip(ours, expected, strict=True):
+            same(one, other)
+    elif isinstance(ours, float):
+        assert ours == pytest.approx(expected, abs=TOLERANCE)
+    else:
+        assert ours == expected
+
+
+@pytest.fixture(scope="module")
+def classifier(make_checkpoint):
+    return make_checkpoint("XLMRobertaForSequenceClassification", labels=["a", "b", "c"], seed=1)
+
+
+@pytest.fixture(scope="module")
+def tagger(make_checkpoint):
+    return make_checkpoint("XLMRobertaForTokenClassification", labels=BIO, seed=2)
+
+
+TEXTS = ["Guten Morgen, Welt!", "早上好，世界", "صباح الخير"]
+
+
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 2}, {"top_k": None}, {"function_to_apply": "sigmoid"}])
+def test_text_classification_answers_as_transformers_does(classifier, parameters):
+    ours, expected = pipeline("text-classification", classifier), theirs("text-classification", classifier)
+    for inputs in (TEXTS, TEXTS[0], {"text": TEXTS[0], "text_pair": TEXTS[1]}):
+        same(ours(inputs, **parameters), expected(inputs, **parameters))
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple"])
+def test_token_classification_answers_as_transformers_does(tagger, strategy):
+    texts = ["Guten Morgen, Welt!", "Good morning to you all", "صباح الخير"]
+    ours = pipeline("ner", tagger, aggregation_strategy=strategy)
+    expected = theirs("token-classification", tagger, aggregation_strategy=strategy)(texts)
+    # A marker of a blank that stands alone is an entity there, an empty one; here it is none.
+    expected = [[entity for entity in found if entity["word"].strip("▁ ")] for found in expected]
+    for found in expected:
+        for entity in found:
+            entity["score"] = float(entity["score"])
+    same(ours(texts), expected)
+
+
+def test_the_task_is_found_in_the_checkpoint(tagger):
+    assert pipeline(model=tagger).task == "token-classification"
+
+
+def test_the_embedded_model_needs_no_name():
+    (answer,) = pipeline()("Buongiorno a tutti, come state oggi?")
+    assert answer["label"] == "ita_Latn"
+
+
+def test_other_options_do_not_load_the_weights_again(classifier):
+    ours = pipeline("text-classification", classifier)
+    ours("one")
+    ours("one", function_to_apply="none")
+    (_, first), (_, second) = ours._graphs.values()
+    assert next(iter(first._encoders.values())) is next(iter(second._encoders.values()))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda model: pipeline("no-such-task", model), TaskError, "known are .*fill-mask"),
+        (lambda model: pipeline("fill-mask", model), CheckpointError, "lm_head"),
+        (lambda model: pipeline(model=model, dtype="int7"), TaskError, "dtype 'int7'"),
+        (lambda model: pipeline(model=model, dtype=torch.float16), TaskError, "use dtype=bfloat16"),
+        (lambda model: pipeline(model=model, device="tpu"), TaskError, "device 'tpu'"),
+        (lambda model: pipeline(model=model)("a", top=3), TaskError, "unknown parameter top"),
+        (lambda model: pipeline(model=model)(["a", " ", None]), InputError, "got a NoneType"),
+        (lambda model: pipeline(model=model)(["a", " "]), InputError, "input 1: the text is empty"),
+        (lambda model: pipeline(model=model)(["a", "\ud800"]), InputError, "input 1: lone_surrogate"),
+        (lambda model: pipeline(model=model)(3), InputError, "got a int"),
+        (lambda model: pipeline(model=model)({"body": "a"}), InputError, "no text 'text', it has body"),
+        (lambda model: pipeline(model=model)(), TaskError, "one input is read"),
+    ],
+)
+def test_wrong_use_is_named(classifier, call, error, match):
+    with pytest.raises(error, match=match):
+        call(classifier)
+
+
+@pytest.fixture(scope="module")
+def masked(make_checkpoint):
+    return make_checkpoint("XLMRobertaForMaskedLM", seed=3)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 2}])
+def test_fill_mask_answers_as_transformers_does(masked, parameters):
+    ours, expected = pipeline("fill-mask", masked), theirs("fill-mask", masked)
+    for inputs in ("Guten <mask>, Welt!", ["Guten <mask>, Welt!", "<mask> morning <mask>"]):
+        same(ours(inputs, **parameters), expected(inputs, **parameters))
+
+
+def test_fill_mask_ranks_the_targets_alone(masked):
+    vocabulary = transformers.AutoTokenizer.from_pretrained(masked).get_vocab()
+    targets = [piece for piece in sorted(vocabulary) if piece.startswith("▁") and piece[1:].isalpha()][:3]
+    text = "Guten <mask>, Welt!"
+    same(pipeline("fill-mask", masked)(text, targets=targets), theirs("fill-mask", masked)(text, targets=targets))
+
+
+@pytest.fixture(scope="module")
+def nli(make_checkpoint):
+    labels = ["contradiction", "neutral", "entailment"]
+    return make_checkpoint("XLMRobertaForSequenceClassification", labels=labels, seed=4)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"multi_label": True}, {"hypothesis_template": "Es geht um {}!"}])
+def test_zero_shot_classification_answers_as_transformers_does(nli, parameters):
+    ours, expected = pipeline("zero-shot-classification", nli), theirs("zero-shot-classification", nli)
+    for labels in (["Sport", "Politik", "旅行"], "Sport, Politik"):
+        same(ours(TEXTS, labels, **parameters), expected(TEXTS, labels, **parameters))
+        same(
+            ours(TEXTS[0], candidate_labels=labels, **parameters),
+            expected(TEXTS[0], candidate_labels=labels, **parameters),
+        )
+
+
+@pytest.fixture(scope="module")
+def reader(make_checkpoint):
+    return make_checkpoint("XLMRobertaForQuestionAnswering", seed=5)
+
+
+def test_question_answering_takes_every_form_of_the_old_pipeline(reader):
+    ours = pipeline("question-answering", reader)
+    question, context = "Wer liest?", "Anna liest ein Buch im Garten."
+    answer = ours(question=question, context=context)
+    assert list(answer) == ["score", "start", "end", "answer"]
+    assert context[answer["start"] : answer["end"]] == answer["answer"]
+    same(ours({"question": question, "context": context}), answer)
+    same(ours(question=[question], context=[context]), answer)
+    same(ours([{"question": question, "context": context}] * 2), [answer, answer])
+    same(ours(question=[question, question], context=context), [answer, answer])
+    several = ours(question=question, context=context, top_k=3)
+    assert several[0]["answer"] == answer["answer"]
+    assert len(several) == 3
+
+
+@pytest.mark.parametrize(
+    ("named", "match"),
+    [
+        ({"question": "", "context": "b"}, "question cannot be empty"),
+        ({"question": "a", "context": ""}, "context cannot be empty"),
+        ({"question": "a"}, "context cannot be empty"),
+        ({"question": "a", "context": " "}, "the context is empty"),
+        ({"question": ["a", "b"], "context": ["c"]}, "2 questions and 1 contexts"),
+        ({"question": "w " * 80, "context": "b " * 80}, "question"),
+    ],
+)
+def test_questions_that_cannot_be_answered_are_named(reader, named, match):
+    with pytest.raises(InputError, match=match):
+        pipeline("question-answering", reader)(**named)
+
+
+def test_a_choice_is_made_among_texts(make_checkpoint):
+    choose = pipeline("multiple-choice", make_checkpoint("XLMRobertaForMultipleChoice", seed=6))
+    choices = ["It rained.", "The sun came out.", "Nobody was there."]
+    answer = choose("The grass was wet.", choices)
+    assert answer["choice"] == choices[answer["index"]]
+    assert answer["scores"][answer["index"]] == answer["score"] == max(answer["scores"])
+    assert sum(answer["scores"]) == pytest.approx(1, abs=TOLERANCE)
+    same(choose([{"context": "The grass was wet.", "choices": choices}]), [answer])
+
+
+def test_documents_are_ranked_as_a_cross_encoder_does(make_checkpoint):
+    import sentence_transformers
+
+    directory = make_checkpoint("XLMRobertaForSequenceClassification", labels=["relevant"], seed=7)
+    documents = ["Berlin is a city.", "Cats sleep a lot.", "北京是一座城市。"]
+    ours = pipeline("text-ranking", directory)("Which city?", documents)
+    model = sentence_transformers.CrossEncoder(str(directory), device="cpu")
+    expected = model.rank("Which city?", documents, return_documents=True)
+    assert [one["corpus_id"] for one in ours] == [one["corpus_id"] for one in expected]
+    assert [one["text"] for one in ours] == [one["text"] for one in expected]
+    for one, other in zip(ours, expected, strict=True):
+        assert one["score"] == pytest.approx(float(other["score"]), abs=TOLERANCE)
+
+
+def test_sentences_are_compared(classifier):
+    scores = pipeline("sentence-similarity", classifier, pooling="mean")("ein Satz", ["ein Satz", "etwas anderes"])
+    assert scores[0] == pytest.approx(1, abs=TOLERANCE)
+    assert scores[1] < 1

@@ -1,0 +1,302 @@
+"""The forms of all tasks: parameters, inputs and answers as transformers' pipelines have them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from xlmr_core.errors import InputError, TaskError
+from xlmr_core.interface.form import Answer, Form, Inputs, Read
+from xlmr_core.tasks.fill_mask import filled_texts
+
+
+def _texts(*keys: str, pair: str | None = None, pairs: str | None = None) -> Read:
+    """Reads a text, a dict with a text under one of the keys, or a list of either.
+
+    Args:
+        keys: Names of the text, the first one to be used in messages; also a parameter of the call.
+        pair: Name of a second text that may or must come with it.
+        pairs: Name of a list of second texts.
+    """
+    second = pair or pairs
+
+    def one(item: Any) -> tuple[str, list[str] | None]:
+        if isinstance(item, str):
+            return item, None
+        if not isinstance(item, Mapping):
+            raise InputError(
+                f"got a {type(item).__name__}, an input is a text or a dict with {keys[0]}", code="bad_input"
+            )
+        text = next((item[key] for key in keys if key in item), None)
+        beside = item.get(second) if second else None
+        if not isinstance(text, str):
+            raise InputError(f"input has no text {keys[0]!r}, it has {', '.join(map(str, item))}", code="bad_input")
+        return text, [beside] if isinstance(beside, str) else beside
+
+    def read(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
+        named = {key: settings.pop(key) for key in (*keys, second) if key in settings}
+        given = list(inputs)
+        if second and len(given) > 1:
+            named[second] = given.pop()
+        if len(given) + any(key in named for key in keys) != 1:
+            raise TaskError(f"one input is read, a text or a list of them as {keys[0]}; got {len(given)}")
+        item = given[0] if given else next(named[key] for key in keys if key in named)
+        single: Literal["text", "dict"] | None = None
+        if not isinstance(item, list):
+            single = "text" if isinstance(item, str) else "dict"
+        rows = [one(row) for row in ([item] if single else item)]
+        if second in named:
+            rows = _with_seconds(rows, named[second], several=pairs is not None, name=second)
+        if all(beside is None for _, beside in rows):
+            return Inputs([text for text, _ in rows], None, single)
+        missing = [str(number) for number, (_, beside) in enumerate(rows) if beside is None]
+        if missing:
+            raise InputError(f"input {', '.join(missing)}: {second} is missing, others have it", code="bad_input")
+        return Inputs([text for text, _ in rows], [list(beside or []) for _, beside in rows], single)
+
+    return read
+
+
+def _with_seconds(
+    rows: list[tuple[str, list[str] | None]], given: Any, *, several: bool, name: str | None
+) -> list[tuple[str, list[str] | None]]:
+    """Second texts that came as a parameter: for all texts alike, or one entry for each."""
+    for_each = isinstance(given, list) and (not several or (bool(given) and isinstance(given[0], list)))
+    if not for_each:
+        if isinstance(given, str):
+            given = given.split("|") if several else [given]
+        return [(text, list(given)) for text, _ in rows]
+    if len(given) != len(rows):
+        raise InputError(f"{name} has {len(given)} entries, there are {len(rows)} texts", code="bad_input")
+    return [
+        (text, [beside] if isinstance(beside, str) else list(beside))
+        for (text, _), beside in zip(rows, given, strict=True)
+    ]
+
+
+def _questions(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
+    """Reads `question=, context=` (one of them or both lists), dicts of both, or a list of dicts."""
+    if inputs:
+        return _texts("context", pair="question")(inputs, settings)
+    question, context = settings.pop("question", None), settings.pop("context", None)
+    empty = [name for name, value in (("question", question), ("context", context)) if not value]
+    if empty:
+        raise InputError(f"{' and '.join(empty)} cannot be empty, both are needed", code="bad_input")
+    questions = question if isinstance(question, list) else [question]
+    contexts = context if isinstance(context, list) else [context] * len(questions)
+    if len(questions) != len(contexts):
+        raise InputError(
+            f"{len(questions)} questions and {len(contexts)} contexts, there must be as many of each or one context",
+            code="bad_input",
+        )
+    return Inputs(contexts, [[one] for one in questions], None if isinstance(question, list) else "dict")
+
+
+def _premises(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
+    """Reads sequences; labels may stand behind them, and may be one text with commas."""
+    given = list(inputs)
+    if len(given) == 2 and "candidate_labels" not in settings:
+        settings["candidate_labels"] = given.pop()
+    labels = settings.get("candidate_labels")
+    if isinstance(labels, str) and "," in labels:
+        settings["candidate_labels"] = [label.strip() for label in labels.split(",") if label.strip()]
+    return _texts("sequences", "text")(tuple(given), settings)
+
+
+def _classes(answer: Answer, settings: Mapping[str, Any]) -> Any:
+    columns, labels = answer.columns, answer.task.labels
+    scores = columns["scores"] if "scores" in columns else [columns["score"]]
+    found = [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)]
+    if "top_k" not in settings:
+        return max(found, key=lambda one: one["score"])
+    return sorted(found, key=lambda one: -one["score"])[: settings["top_k"]]
+
+
+def _entities(answer: Answer, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    encoding = answer.tokenizer.encode([answer.text], offsets=True)
+    assert encoding.offsets is not None
+    starts, ends = encoding.offsets.T
+    written = []
+    for entity in answer.columns["entities"]:
+        # By overlap: what a token spans may begin with blanks, an entity never does.
+        tokens = ((starts < entity["end"]) & (ends > entity["start"])).nonzero()[0]
+        ids = encoding.ids[tokens].tolist()
+        place = {"start": entity["start"], "end": entity["end"]}
+        if settings.get("aggregation_strategy", "none") == "none":
+            # Tokens of nothing may share a place with the one that is meant; it comes last.
+            found = {"entity": entity["label"], "score": entity["score"], "index": int(tokens[-1]) + 1}
+            written.append(found | {"word": answer.tokenizer.tokens(ids)[-1]} | place)
+        else:
+            found = {"entity_group": entity["label"], "score": entity["score"]}
+            written.append(found | {"word": answer.tokenizer.decode(ids)} | place)
+    return written
+
+
+def _masks(answer: Answer, settings: Mapping[str, Any]) -> Any:
+    return filled_texts(answer.columns["masks"], answer.text, answer.tokenizer)
+
+
+def _candidates(answer: Answer, settings: Mapping[str, Any]) -> dict[str, Any]:
+    pairs = zip(answer.task.candidate_labels, answer.columns["scores"], strict=True)
+    ranked = sorted(pairs, key=lambda pair: -pair[1])
+    return {
+        "sequence": answer.text,
+        "labels": [label for label, _ in ranked],
+        "scores": [score for _, score in ranked],
+    }
+
+
+def _answers(answer: Answer, settings: Mapping[str, Any]) -> Any:
+    found = [
+        {
+            "score": one["score"],
+            "start": one["start"],
+            "end": one["end"],
+            "answer": answer.text[one["start"] : one["end"]],
+        }
+        for one in answer.columns["answers"]
+    ]
+    return found[0] if len(found) == 1 else found
+
+
+def _ranking(answer: Answer, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    scores = answer.columns["scores"]
+    return [
+        {"corpus_id": place, "score": scores[place], "text": answer.pairs[place]} for place in answer.columns["order"]
+    ]
+
+
+def _choice(answer: Answer, settings: Mapping[str, Any]) -> dict[str, Any]:
+    columns = answer.columns
+    return {
+        "choice": answer.pairs[columns["choice"]],
+        "index": columns["choice"],
+        "score": columns["score"],
+        "scores": columns["scores"],
+    }
+
+
+def _column(name: str) -> Callable[[Answer, Mapping[str, Any]], Any]:
+    return lambda answer, settings: answer.columns[name]
+
+
+_WINDOWS = {"max_length": "max_length", "stride": "stride"}
+
+FORMS: Mapping[str, Form] = {
+    "text-classification": Form(
+        "sequence-classification",
+        _texts("text", pair="text_pair"),
+        _classes,
+        options=_WINDOWS | {"function_to_apply": "activation", "labels": "labels", "merge": "merge"},
+        taken={"top_k": int},
+        defaults={"scores": True},
+        inputs=("text_pair",),
+        lists_text=True,
+    ),
+    "token-classification": Form(
+        "token-classification",
+        _texts("text"),
+        _entities,
+        options=_WINDOWS | {"aggregation_strategy": "aggregation", "ignore_labels": "ignore", "labels": "labels"},
+        defaults={"aggregation": "none"},
+    ),
+    "fill-mask": Form(
+        "fill-mask",
+        _texts("text"),
+        _masks,
+        options=_WINDOWS | {"top_k": "top_k", "targets": "targets"},
+        bares_one=True,
+    ),
+    "zero-shot-classification": Form(
+        "zero-shot-classification",
+        _premises,
+        _candidates,
+        options=_WINDOWS
+        | {
+            "candidate_labels": "candidate_labels",
+            "hypothesis_template": "template",
+            "multi_label": "multi_label",
+            "entailment": "entailment",
+        },
+        defaults={"scores": True},
+    ),
+    "question-answering": Form(
+        "question-answering",
+        _questions,
+        _answers,
+        options={
+            "top_k": "top_k",
+            "doc_stride": "stride",
+            "max_answer_len": "max_answer_length",
+            "max_seq_len": "max_length",
+            "max_question_len": "max_question_length",
+            "handle_impossible_answer": "impossible",
+            "align_to_words": "align_to_words",
+        },
+        inputs=("question", "context"),
+        bares_one=True,
+        subject="the context",
+    ),
+    "multiple-choice": Form(
+        "multiple-choice",
+        _texts("text", "context", "prompt", pairs="choices"),
+        _choice,
+        options=_WINDOWS,
+        inputs=("choices",),
+    ),
+    "text-ranking": Form(
+        "rerank",
+        _texts("query", "text", pairs="documents"),
+        _ranking,
+        options=_WINDOWS | {"top_k": "top_k", "function_to_apply": "activation"},
+        inputs=("documents",),
+        subject="the query",
+    ),
+    "sentence-similarity": Form(
+        "similarity",
+        _texts("source_sentence", "text", pairs="sentences"),
+        _column("scores"),
+        options=_WINDOWS | {"pooling": "pooling", "prompt": "prompt", "prompt_name": "prompt_name"},
+        inputs=("sentences",),
+        subject="the source sentence",
+    ),
+    "sentence-embedding": Form(
+        "embedding",
+        _texts("text"),
+        _column(""),
+        options=_WINDOWS
+        | {
+            "pooling": "pooling",
+            "normalize": "normalize",
+            "prompt": "prompt",
+            "prompt_name": "prompt_name",
+            "dimensions": "dimensions",
+        },
+    ),
+    "sparse-embedding": Form("sparse-embedding", _texts("text"), _column(""), options=_WINDOWS),
+    "multi-vector-embedding": Form("multi-vector-embedding", _texts("text"), _column(""), options=_WINDOWS),
+    "pseudo-perplexity": Form(
+        "pseudo-perplexity",
+        _texts("text"),
+        lambda answer, settings: dict(answer.columns),
+        options=_WINDOWS,
+    ),
+}
+
+ALIASES: Mapping[str, str] = {
+    "sequence-classification": "text-classification",
+    "sentiment-analysis": "text-classification",
+    "ner": "token-classification",
+    "embedding": "sentence-embedding",
+    "rerank": "text-ranking",
+    "similarity": "sentence-similarity",
+}
+
+
+def form_of(task: str) -> Form | None:
+    """The form of a task by any of its names; None for an unknown one."""
+    return FORMS.get(ALIASES.get(task, task))
+
+
+def parameter_names(task: str) -> set[str]:
+    """Parameters that a call of the task takes, those that are inputs by name included; empty for an unknown task."""
+    form = form_of(task)
+    return set() if form is None else {*form.options, *form.taken, *form.inputs}
