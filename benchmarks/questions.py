@@ -90,7 +90,9 @@ class Peer:
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        best = [(-1.0, (0, 0))] * len(contexts)
+        # Equal answers of several windows add up, as in the old pipeline.
+        scores: list[dict[str, float]] = [{} for _ in contexts]
+        spans: list[dict[str, tuple[int, int]]] = [{} for _ in contexts]
         with torch.inference_mode():
             for first in range(0, len(windows["input_ids"]), 8):
                 chosen = range(first, min(first + 8, len(windows["input_ids"])))
@@ -100,10 +102,12 @@ class Peer:
                 output = self._model(**padded)
                 logits = torch.stack([output.start_logits, output.end_logits]).numpy()
                 for row, window in enumerate(chosen):
-                    span = _best_span(logits[:, row], windows, window)
+                    score, (start, end) = _best_span(logits[:, row], windows, window)
                     context = windows["overflow_to_sample_mapping"][window]
-                    best[context] = max(best[context], span, key=lambda one: one[0])
-        return [span for _, span in best]
+                    text = contexts[context][start:end].lower()
+                    scores[context][text] = scores[context].get(text, 0.0) + score
+                    spans[context].setdefault(text, (start, end))
+        return [spans[number][max(found, key=found.__getitem__)] for number, found in enumerate(scores)]
 
 
 def _best_span(logits_2T: np.ndarray, windows: Any, window: int) -> tuple[float, tuple[int, int]]:

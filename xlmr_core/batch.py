@@ -45,6 +45,11 @@ class PackedBatch:
         lengths = (self.cu_seqlens[1:] - self.cu_seqlens[:-1]).long()
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
 
+    def single_tokens(self, rows: Tensor) -> "PackedBatch":
+        """One token of each sequence as a sequence of its own; `rows` are their places among the T tokens (B,)."""
+        cu_seqlens = torch.arange(len(rows) + 1, dtype=torch.int32, device=rows.device)
+        return PackedBatch(self.ids[rows], self.positions[rows], cu_seqlens, (1,) * len(rows))
+
     @classmethod
     def from_numpy(
         cls, ids: np.ndarray, lengths: np.ndarray, *, first_position: int, device: torch.device | str = "cpu"

@@ -123,3 +123,14 @@ def test_a_loaded_encoder_learns_and_its_file_stays_as_it_was(random_model, text
 def test_matrices_cost_two_operations_a_parameter():
     base = XLMRobertaConfig(hidden_size=768, num_hidden_layers=12, intermediate_size=3072)
     assert flops_per_token(base, 0) == 2 * 12 * (4 * 768 * 768 + 2 * 768 * 3072)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_chosen_tokens_come_out_as_among_all_of_them(random_model, texts_of, tmp_path, layers):
+    encoder = loaded(random_model("XLMRobertaModel", num_hidden_layers=layers), tmp_path, prepack=True)
+    texts = texts_of([3, 9, 9, 30, 1])
+    batch = PackedBatch.from_lists(texts, first_position=2)
+    with torch.inference_mode():
+        every = encoder(batch)
+        for rows in (batch.starts, torch.tensor([51, 4, 4])):
+            assert torch.allclose(encoder(batch, rows), every[rows], atol=1e-5)

@@ -245,7 +245,11 @@ class ModelGraph:
         first_position = encoder.config.first_position
         packed = PackedBatch.from_numpy(ids, np.diff(cu_seqlens), first_position=first_position, device=self.device)
         batch = self._window_batch(packed, windows, chosen, cu_seqlens)
-        hidden_TD = encoder(packed)
+        wanted = {annotation.task.reading.rows for annotation in annotations}
+        rows = batch.rows(wanted.pop()) if len(wanted) == 1 else None
+        hidden_TD = encoder(packed, rows)
+        if rows is not None:
+            batch = batch.single_tokens(rows)
         return {a.name: a.task.forward(self._heads[a.name], hidden_TD, batch).float() for a in annotations}
 
     def _window_batch(

@@ -74,7 +74,7 @@ class Choice:
     @property
     def reading(self) -> Reading:
         """The text beside each choice; only the text is cut."""
-        return Reading("beside", fewest_second=2, most_second=MOST_CHOICES)
+        return Reading("beside", fewest_second=2, most_second=MOST_CHOICES, rows="first")
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`: the choice counted from 0, its score, the scores of all."""

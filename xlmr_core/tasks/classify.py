@@ -113,7 +113,7 @@ class Classify:
     @property
     def reading(self) -> Reading:
         """One text or two."""
-        return Reading("pair", most_second=1) if self.pair else Reading()
+        return Reading("pair", most_second=1, rows="first") if self.pair else Reading(rows="first")
 
     @property
     def raw_width(self) -> int:

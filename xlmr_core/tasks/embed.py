@@ -102,7 +102,8 @@ class Embed:
     @property
     def reading(self) -> Reading:
         """The text behind its prompt."""
-        return Reading(prompt=self.prompt)
+        first = self.spec.pooling.modes == ("cls",) and (self.spec.pooling.include_prompt or not self.prompt)
+        return Reading(prompt=self.prompt, rows="first" if first else "all")
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""

@@ -67,7 +67,7 @@ class Perplexity:
     @property
     def reading(self) -> Reading:
         """The text, once for each of its tokens."""
-        return Reading(hides_each_token=True)
+        return Reading(hides_each_token=True, rows="hidden")
 
     @property
     def raw_width(self) -> int:

@@ -16,6 +16,8 @@ Layout = Literal["text", "pair", "beside", "question", "apart"]
 # "tokenizer"  a word is what the tokenizer cuts before it looks for tokens; as "blanks" where its tokens do not tell
 # "none"       the task does not ask
 Words = Literal["blanks", "tokenizer", "none"]
+# Hidden states of which tokens the head reads: all, `<s>` alone, or the one token that its window hides.
+Rows = Literal["all", "first", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Reading:
         longest_second: Most tokens of a second text; None for any number.
         fewest_second: A record with fewer second texts is refused.
         most_second: A record with more is refused; None for any number.
+        rows: Which tokens the head reads; the encoder's last layer computes no others when no annotation wants them.
     """
 
     layout: Layout = "text"
@@ -49,6 +52,7 @@ class Reading:
     longest_second: int | None = None
     fewest_second: int = 1
     most_second: int | None = None
+    rows: Rows = "all"
 
     @property
     def reads_record_pairs(self) -> bool:

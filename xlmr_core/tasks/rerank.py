@@ -89,7 +89,7 @@ class Rerank:
     @property
     def reading(self) -> Reading:
         """The query with each document; the longer one is cut."""
-        return Reading("pair")
+        return Reading("pair", rows="first")
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`: scores in the order of the documents; the documents, best first."""

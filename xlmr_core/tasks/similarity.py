@@ -7,7 +7,7 @@ Letters: W windows, I items (a record's text, then its second texts), P annotate
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar, Literal
 
@@ -89,7 +89,7 @@ class Similar:
     @property
     def reading(self) -> Reading:
         """The text and each second text, each alone behind the prompt."""
-        return Reading("apart", prompt=self.embed.prompt)
+        return replace(self.embed.reading, layout="apart")
 
     @property
     def raw_width(self) -> int:

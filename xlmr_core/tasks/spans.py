@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from xlmr_core.batch import PackedBatch
+from xlmr_core.tasks.reading import Rows
 from xlmr_core.tokenization.encoding import SpecialTokens, bounds, ranges
 from xlmr_core.tokenization.windows import FRAME_SINGLE, widest_window
 
@@ -33,6 +35,21 @@ class WindowBatch:
     prompt_B: Tensor | None = None
     hidden_B: Tensor | None = None
     hidden_at_B: Tensor | None = None
+
+    def rows(self, which: Rows) -> Tensor | None:
+        """Places of the tokens that a task reads (B,); None for all tokens."""
+        match which:
+            case "all":
+                return None
+            case "first":
+                return self.packed.starts
+            case "hidden":
+                return self.hidden_at_B
+
+    def single_tokens(self, rows: Tensor) -> "WindowBatch":
+        """The windows as a task sees them of which only one token each was computed."""
+        places = None if self.hidden_at_B is None else torch.arange(len(rows), device=rows.device)
+        return WindowBatch(self.packed.single_tokens(rows), None, self.hidden_B, places)
 
 
 @dataclass(frozen=True, slots=True)

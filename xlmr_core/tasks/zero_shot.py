@@ -118,7 +118,8 @@ class ZeroShot:
     @property
     def reading(self) -> Reading:
         """The text beside each hypothesis; only the text is cut."""
-        return Reading("beside", fixed=tuple(self.options.template.replace("{}", c) for c in self.candidate_labels))
+        hypotheses = tuple(self.options.template.replace("{}", label) for label in self.candidate_labels)
+        return Reading("beside", fixed=hypotheses, rows="first")
 
     @property
     def raw_width(self) -> int:
