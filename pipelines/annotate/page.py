@@ -30,7 +30,7 @@ class AnnotationFacts:
         task: What it is.
         model: Resolved name of the checkpoint; empty where no shard says it.
         window: Tokens of a window; 0 where unknown.
-        labels: How many its head has; 0 where it has none.
+        labels: How many it chooses from; 0 where it has none.
         columns: Names and types.
     """
 

@@ -140,7 +140,7 @@ def _annotations(schema: _Schema, fingerprint: Any, keep: Sequence[str]) -> tupl
             task=settled.get(name, {}).get("task") or about.get(name, {}).get("task", ""),
             model=about.get(name, {}).get("model", ""),
             window=settled.get(name, {}).get("max_length", 0),
-            labels=len(settled.get(name, {}).get("labels") or ()),
+            labels=len(about.get(name, {}).get("labels") or settled.get(name, {}).get("labels") or ()),
             columns=tuple(columns[name]),
         )
         for name in names

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.annotate.commit import part_name
 from pipelines.annotate.plan import Plan, Shard
 from pipelines.annotate.read import read_shard
+from pipelines.annotate.schema import STATUS_FIELDS
 from xlmr_core.errors import XLMRError
 
 MOST_CHARACTERS = 300
@@ -74,7 +75,7 @@ def _rows_of_shard(root: Path, plan: Plan, shard: Shard, count: int) -> Iterator
 
 def _is_told(field: pa.Field, plan: Plan) -> bool:
     kinds = pa.types
-    if field.name in plan.columns.keep or field.name.startswith("n_"):
+    if field.name in plan.columns.keep or field in STATUS_FIELDS:
         return False
     inner = field.type.value_type if kinds.is_list(field.type) else field.type
     return any(kind(inner) for kind in (kinds.is_string, kinds.is_floating, kinds.is_integer, kinds.is_struct))

@@ -1,7 +1,7 @@
 """What a model worker counts of a shard for the report, and how the counts of all shards add up.
 
 Counts are integers in nested dicts, so plain JSON, and two of them add up key by key. Their keys are names of columns,
-labels of the checkpoints, numbers of bins and language codes, never a word of a text.
+labels of the tasks, numbers of bins and language codes, never a word of a text.
 
     {"lengths": {BIN: rows}, "long": rows,
      "columns": {COLUMN: {"labels": {LABEL: n}, "others": n, "scores": {BIN: n}, "not_finite": n}},

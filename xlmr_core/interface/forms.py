@@ -135,7 +135,7 @@ def _masks(answer: Answer, settings: Mapping[str, Any]) -> Any:
 
 
 def _candidates(answer: Answer, settings: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = zip(answer.task.candidate_labels, answer.columns["scores"], strict=True)
+    pairs = zip(answer.task.labels, answer.columns["scores"], strict=True)
     ranked = sorted(pairs, key=lambda pair: -pair[1])
     return {
         "sequence": answer.text,

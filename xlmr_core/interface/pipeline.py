@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import InputError, TaskError
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
 from xlmr_core.graph.model import Dtype
@@ -34,13 +35,21 @@ class Pipeline:
     """
 
     def __init__(
-        self, form: Form, model: str, *, dtype: Dtype, device: str, parameters: Mapping[str, Any], task: str
+        self,
+        form: Form,
+        model: str,
+        *,
+        dtype: Dtype,
+        device: str,
+        parameters: Mapping[str, Any],
+        task: str,
+        opened: OpenModels,
     ) -> None:
         self.task, self.model = task, model
         self._form, self._parameters = form, dict(parameters)
         self._dtype: Dtype = dtype
         self._device = device
-        self._opened = OpenModels()
+        self._opened = opened
         self._graphs: dict[str, tuple[Preprocessor, ModelGraph]] = {}
 
     def __call__(self, *inputs: Any, **parameters: Any) -> Any:
@@ -84,7 +93,7 @@ class Pipeline:
 
     def _answers(self, read: Inputs, options: Mapping[str, Any]) -> Iterator[Answer]:
         """Runs the graph over inputs that are all usable."""
-        _refuse({row: f"{code}" for row, text in enumerate(read.texts) if (code := text_problem(text))})
+        _refuse({row: code for row, text in enumerate(read.texts) if (code := text_problem(text))})
         preprocess, graph = self._graph(options, pairs=read.pairs is not None)
         encoded = preprocess(read.texts, read.pairs)
         result = graph(encoded)
@@ -141,21 +150,21 @@ def pipeline(
     """
     model = model or "mini#language"
     place = _device(device)
-    kind = task or _task_of(model)
+    opened = OpenModels()
+    kind = task or _task_of(opened.checkpoint(model))
     form = form_of(kind)
     if form is None:
         raise TaskError(f"task {kind!r}, known are {', '.join(sorted({*FORMS, *ALIASES}))}")
-    made = Pipeline(form, model, dtype=_dtype(dtype, place), device=place, parameters=parameters, task=kind)
+    settled = _dtype(dtype, place)
     # A wrong name or a missing head is said now, not at the first text.
-    form.check(made._opened.checkpoint(model))
-    return made
+    form.check(opened.checkpoint(model))
+    return Pipeline(form, model, dtype=settled, device=place, parameters=parameters, task=kind, opened=opened)
 
 
-def _task_of(model: str) -> str:
-    kind = OpenModels().checkpoint(model).task
-    name = next((name for name, form in FORMS.items() if form.kind == kind), None)
+def _task_of(checkpoint: Checkpoint) -> str:
+    name = next((name for name, form in FORMS.items() if form.kind == checkpoint.task), None)
     if name is None:
-        raise TaskError(f"{model} does not say what it is for; pass task= one of {', '.join(FORMS)}")
+        raise TaskError(f"{checkpoint.spec} does not say what it is for; pass task= one of {', '.join(FORMS)}")
     return name
 
 

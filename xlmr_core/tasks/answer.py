@@ -77,6 +77,7 @@ class Answer:
 
     head: ClassVar[HeadKind] = "question-answering"
     per_token: ClassVar[bool] = True
+    raw_width: ClassVar[int] = 2
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: AnswerOptions, *, pairs: bool = False) -> "Answer":
@@ -115,11 +116,6 @@ class Answer:
             most_second=None if self.options.several else 1,
             longest_second=self.options.max_question_length,
         )
-
-    @property
-    def raw_width(self) -> int:
-        """Outputs of the head: start and end."""
-        return 2
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""

@@ -1,8 +1,7 @@
 """Sequence classification: one label, several labels or a number for each record (or pair of texts).
 
 Agrees with transformers' `text-classification` pipeline on texts of one window. A longer text has several windows;
-their logits are merged first and turned into scores afterwards, except by
-`noisy_or`, which merges scores.
+their logits are merged first and turned into scores afterwards, except by `noisy_or`, which merges scores.
 
 Letters: W windows, P annotated records, C labels.
 """
@@ -20,7 +19,7 @@ from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.config import ProblemType
 from xlmr_core.errors import TaskError
-from xlmr_core.tasks.columns import Column, Field, Labels, ListOf, VectorOf, label_lists
+from xlmr_core.tasks.columns import Column, Field, ListOf, VectorOf, label_columns
 from xlmr_core.tasks.labels import label_ids, settle_labels
 from xlmr_core.tasks.losses import cross_entropy
 from xlmr_core.tasks.reading import Reading
@@ -91,7 +90,7 @@ class Classify:
         Raises:
             TaskError: Labels or threshold do not fit the head.
         """
-        labels = settle_labels(checkpoint, "sequence-classification", options.labels)
+        labels = settle_labels(checkpoint, cls.head, options.labels)
         declared = options.problem_type or checkpoint.config.problem_type
         default: ProblemType = "single_label_classification" if len(labels) > 1 else "multi_label_classification"
         problem_type = declared or default
@@ -139,7 +138,7 @@ class Classify:
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""
-        return checkpoint.load_head("sequence-classification")
+        return checkpoint.load_head(self.head)
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Logits of each window (W, C)."""
@@ -151,13 +150,7 @@ class Classify:
         scores_PC = self._scores(raw_WC, records)
         if self.problem_type == "regression":
             return {f.name: scores_PC if isinstance(f.type, VectorOf) else scores_PC[:, 0] for f in self.fields(name)}
-        best_P = scores_PC.argmax(axis=1)
-        values: dict[str, Column] = {
-            f"{name}_label": Labels(best_P.astype(np.int32), self.labels),
-            f"{name}_score": scores_PC[np.arange(len(best_P)), best_P],
-            f"{name}_labels": label_lists(scores_PC >= self.threshold, self.labels),
-            f"{name}_scores": scores_PC,
-        }
+        values = label_columns(name, scores_PC, self.labels, self.threshold)
         return {field.name: values[field.name] for field in self.fields(name)}
 
     def _scores(self, raw_WC: np.ndarray, records: WindowedRecords) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 A column is a tree: arrays and labels at its leaves, lists and structs above. Its type is the same tree without values.
 
-Letters: P annotated records, D width of a vector.
+Letters: P annotated records, C labels, D width of a vector.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+
+from xlmr_core.tokenization.encoding import bounds
 
 Scalar = Literal["text", "int32", "float32", "float16"]
 
@@ -77,10 +79,24 @@ SPAN_TYPES: tuple[tuple[str, Type], ...] = (("start", "int32"), ("end", "int32")
 ENTITIES = ListOf(StructOf((("label", "text"), *SPAN_TYPES)))
 
 
-def label_lists(chosen_PC: np.ndarray, names: tuple[str, ...]) -> Lists:
-    """Turns a boolean choice (P, C) into lists of labels."""
-    splits = np.concatenate([[0], np.cumsum(chosen_PC.sum(axis=1))])
-    return Lists(splits, Labels(np.nonzero(chosen_PC)[1].astype(np.int32), names))
+def label_columns(name: str, scores_PC: np.ndarray, labels: tuple[str, ...], threshold: float) -> dict[str, Column]:
+    """All that scores of labels can say: a task keeps those that are among its fields.
+
+    Args:
+        name: Of the annotation.
+        scores_PC: Score of each label (P, C).
+        labels: Label names, C of them.
+        threshold: `NAME_labels` are those from this score on.
+    """
+    best_P, chosen_PC = scores_PC.argmax(axis=1), scores_PC >= threshold
+    return {
+        f"{name}_label": Labels(best_P.astype(np.int32), labels),
+        f"{name}_score": scores_PC[np.arange(len(best_P)), best_P],
+        f"{name}_labels": Lists(
+            bounds(chosen_PC.sum(axis=1)), Labels(np.nonzero(chosen_PC)[1].astype(np.int32), labels)
+        ),
+        f"{name}_scores": scores_PC,
+    }
 
 
 def to_list(column: Column) -> list[Any]:

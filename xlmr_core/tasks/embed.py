@@ -119,7 +119,7 @@ class Embed:
         return checkpoint.load_embedding_modules()
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Pooled vectors of each window (W, D * modes), float32."""
+        """Pooled vectors of each window (W, raw_width), float32."""
         skip_B = None if self.spec.pooling.include_prompt else batch.prompt_B
         return pool(hidden_TD, batch.packed, self.spec.pooling.modes, skip_B)
 

@@ -83,7 +83,7 @@ class FillMask:
             CheckpointError: The checkpoint has no such head.
             TaskError: All that is wrong with the options.
         """
-        vocab_size = checkpoint.num_outputs("masked-lm")
+        vocab_size = checkpoint.num_outputs(cls.head)
         top_k, most = options.top_k, min(vocab_size, _MOST)
         targets: tuple[int, ...] | None = None
         problems: list[str] = []
@@ -99,7 +99,7 @@ class FillMask:
     @property
     def reading(self) -> Reading:
         """The text, with offsets; one without a mask is refused."""
-        return Reading(offsets=True, needs_mask=True)
+        return Reading(offsets=True, words="none", needs_mask=True)
 
     @property
     def raw_width(self) -> int:

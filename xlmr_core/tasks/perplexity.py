@@ -53,6 +53,7 @@ class Perplexity:
 
     head: ClassVar[HeadKind] = "masked-lm"
     per_token: ClassVar[bool] = False
+    raw_width: ClassVar[int] = 1
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: PerplexityOptions, *, pairs: bool = False) -> "Perplexity":
@@ -61,18 +62,13 @@ class Perplexity:
         Raises:
             CheckpointError: The checkpoint has no such head.
         """
-        checkpoint.num_outputs("masked-lm")
+        checkpoint.num_outputs(cls.head)
         return cls(options)
 
     @property
     def reading(self) -> Reading:
         """The text, once for each of its tokens."""
         return Reading(hides_each_token=True, rows="hidden")
-
-    @property
-    def raw_width(self) -> int:
-        """One log-probability a window."""
-        return 1
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""

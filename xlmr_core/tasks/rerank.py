@@ -161,4 +161,4 @@ def listwise_loss(raw_I1: Tensor, targets_I: Tensor, splits: Tensor) -> Tensor:
         Mean over the records, a float32 scalar.
     """
     wanted_I = log_softmax_of_groups(targets_I, splits).exp()
-    return -(wanted_I * log_softmax_of_groups(raw_I1[:, 0], splits)).sum() / torch.tensor(max(len(splits) - 1, 1))
+    return -(wanted_I * log_softmax_of_groups(raw_I1[:, 0], splits)).sum() / max(len(splits) - 1, 1)

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -109,7 +110,7 @@ class Similar:
         return self.embed.load_head(checkpoint)
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Pooled vectors of each window (W, D * modes), float32."""
+        """Pooled vectors of each window (W, raw_width), float32."""
         return self.embed.forward(head, hidden_TD, batch)
 
     def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
@@ -167,6 +168,6 @@ def loss(vectors_ID: Tensor, targets_M: Tensor, splits: Tensor) -> Tensor:
     """
     first_I = splits[:-1][group_of_item(splits)]
     vectors_ID = vectors_ID.float()
-    is_second = first_I != first_I.new_tensor(range(len(first_I)))
+    is_second = first_I != torch.arange(len(first_I), device=first_I.device)
     cosine_M = F.cosine_similarity(vectors_ID[first_I][is_second], vectors_ID[is_second])
     return F.mse_loss(cosine_M, targets_M.float())

@@ -53,6 +53,7 @@ class Sparse:
 
     head: ClassVar[HeadKind] = "sparse"
     per_token: ClassVar[bool] = True
+    raw_width: ClassVar[int] = 1
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: SparseOptions, *, pairs: bool = False) -> "Sparse":
@@ -71,11 +72,6 @@ class Sparse:
     def reading(self) -> Reading:
         """The text alone."""
         return Reading()
-
-    @property
-    def raw_width(self) -> int:
-        """Outputs of the head: a weight."""
-        return 1
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`: token ids, ascending, and their weights."""

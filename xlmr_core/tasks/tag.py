@@ -72,7 +72,7 @@ class Tag:
         Raises:
             TaskError: The number of labels does not fit the head.
         """
-        labels = settle_labels(checkpoint, "token-classification", options.labels)
+        labels = settle_labels(checkpoint, cls.head, options.labels)
         return cls(labels, TagScheme.of_labels(labels, options.ignore), options)
 
     @property
@@ -97,7 +97,7 @@ class Tag:
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""
-        return checkpoint.load_head("token-classification")
+        return checkpoint.load_head(self.head)
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Logits of each token (T, C)."""

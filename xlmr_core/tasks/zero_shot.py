@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
-from xlmr_core.tasks.columns import Column, Field, Labels, ListOf, VectorOf, label_lists
+from xlmr_core.tasks.columns import Column, Field, ListOf, VectorOf, label_columns
 from xlmr_core.tasks.labels import settle_labels
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import softmax
@@ -73,16 +73,16 @@ class ZeroShot:
     """The task, bound to one checkpoint's outputs.
 
     Attributes:
-        candidate_labels: The labels to choose from, L of them.
-        labels: Names of the head's outputs, C of them.
+        labels: The labels to choose from, L of them.
+        outputs: Names of the head's outputs, C of them.
         entailment: Which of them is entailment.
         contradiction: Which is contradiction; None where labels are compared with each other instead.
         threshold: With `multi_label`, a label is given from this score on.
         options: As the user gave them.
     """
 
-    candidate_labels: tuple[str, ...]
     labels: tuple[str, ...]
+    outputs: tuple[str, ...]
     entailment: int
     contradiction: int | None
     threshold: float
@@ -102,29 +102,29 @@ class ZeroShot:
         problems = [*_label_problems(candidates), *_option_problems(options)]
         if problems:
             raise TaskError(f"{checkpoint.spec}: " + "; ".join(problems))
-        labels = settle_labels(checkpoint, "sequence-classification", options.labels)
-        entailment = _output(labels, "entailment", options.entailment, checkpoint.spec)
+        outputs = settle_labels(checkpoint, cls.head, options.labels)
+        entailment = _output(outputs, "entailment", options.entailment, checkpoint.spec)
         contradiction = None
         if options.multi_label or len(candidates) == 1:
-            contradiction = _output(labels, "contradiction", options.contradiction, checkpoint.spec, other=entailment)
+            contradiction = _output(outputs, "contradiction", options.contradiction, checkpoint.spec, other=entailment)
             if contradiction == entailment:
                 rule = "they must be two outputs; correct entailment= or contradiction="
                 raise TaskError(
-                    f"{checkpoint.spec}: output {labels[entailment]!r} for entailment and contradiction, {rule}"
+                    f"{checkpoint.spec}: output {outputs[entailment]!r} for entailment and contradiction, {rule}"
                 )
         threshold = 0.5 if options.threshold is None else options.threshold
-        return cls(candidates, labels, entailment, contradiction, threshold, options)
+        return cls(candidates, outputs, entailment, contradiction, threshold, options)
 
     @property
     def reading(self) -> Reading:
         """The text beside each hypothesis; only the text is cut."""
-        hypotheses = tuple(self.options.template.replace("{}", label) for label in self.candidate_labels)
+        hypotheses = tuple(self.options.template.replace("{}", label) for label in self.labels)
         return Reading("beside", fixed=hypotheses, rows="first")
 
     @property
     def raw_width(self) -> int:
         """Outputs of the head, C."""
-        return len(self.labels)
+        return len(self.outputs)
 
     def fields(self, name: str) -> list[Field]:
         """Columns of an annotation called `name`."""
@@ -132,18 +132,18 @@ class ZeroShot:
         if self.options.multi_label:
             columns.append(Field(f"{name}_labels", ListOf("text")))
         if self.options.multi_label or self.options.scores:
-            columns.append(Field(f"{name}_scores", VectorOf("float32", len(self.candidate_labels))))
+            columns.append(Field(f"{name}_scores", VectorOf("float32", len(self.labels))))
         return columns
 
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
-        settled = {"candidate_labels": list(self.candidate_labels), "multi_label": self.options.multi_label}
+        settled = {"candidate_labels": list(self.labels), "multi_label": self.options.multi_label}
         settled |= {"entailment": self.entailment, "contradiction": self.contradiction, "threshold": self.threshold}
         return settled | {"scores": self.options.scores, "merge": self.options.merge}
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """The head's weights."""
-        return checkpoint.load_head("sequence-classification")
+        return checkpoint.load_head(self.head)
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Logits of each window (W, C)."""
@@ -153,14 +153,8 @@ class ZeroShot:
     def decode(self, name: str, raw_WC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of windows to columns of records."""
         logits_IC = records.merge_windows(raw_WC, self.options.merge)
-        scores_PL = self.score(logits_IC.reshape(-1, len(self.candidate_labels), self.raw_width))
-        best_P = scores_PL.argmax(axis=1)
-        values: dict[str, Column] = {
-            f"{name}_label": Labels(best_P.astype(np.int32), self.candidate_labels),
-            f"{name}_score": scores_PL[np.arange(len(best_P)), best_P],
-            f"{name}_labels": label_lists(scores_PL >= self.threshold, self.candidate_labels),
-            f"{name}_scores": scores_PL,
-        }
+        scores_PL = self.score(logits_IC.reshape(-1, len(self.labels), self.raw_width))
+        values = label_columns(name, scores_PL, self.labels, self.threshold)
         return {field.name: values[field.name] for field in self.fields(name)}
 
     def score(self, logits_PLC: np.ndarray) -> np.ndarray:

@@ -155,3 +155,13 @@ def test_totals_stay_small_whatever_the_languages():
     languages = totals.counts["languages"]["lang"]
     assert len(languages) <= _MOST_LANGUAGES + 1
     assert sum(entry["rows"] for entry in languages.values()) == 4_000
+
+
+def test_labels_of_zero_shot_are_counted_by_name(make_checkpoint: Callable[..., Path]):
+    nli = make_checkpoint("XLMRobertaForSequenceClassification", labels=["contradiction", "neutral", "entailment"])
+    plan = GraphPlan.resolve(parse_tasks([f"about={nli},task=zero-shot-classification,candidate_labels=sport|garden"]))
+    row = {"id": "i", "status": "ok", "n_tokens": 3, "n_tokens_used": 3, "n_windows": 1, "about_label": "garden"}
+    schema = data_schema(plan, pa.string(), pa.schema([]), "f")
+    assert json.loads(schema.metadata[b"xlmr.annotations"])["about"]["labels"] == ["sport", "garden"]
+    counts = count_shard(plan, pa.Table.from_pylist([row], schema))["columns"]["about_label"]
+    assert counts == {"labels": {"garden": 1}, "others": 0}
