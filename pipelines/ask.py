@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.config import ConfigError
@@ -26,7 +27,8 @@ def run_task(
     *,
     dtype: str | None,
     device: str | None,
-    as_json: bool,
+    on_long: str | None = None,
+    as_json: bool = False,
 ) -> bool:
     """Answers the text among the words, or every line of standard input.
 
@@ -36,6 +38,7 @@ def run_task(
         words: At most one text, and `KEY=VALUE` parameters.
         dtype: Compute type.
         device: Where to compute.
+        on_long: What to do with texts longer than a window.
         as_json: Whether a terminal too gets lines of JSON.
 
     Returns:
@@ -47,10 +50,16 @@ def run_task(
     """
     if len(tasks) > 1:
         raise ConfigError(f"got {len(tasks)} tasks, one by name is run; several as --task NAME=MODEL")
-    ask = pipeline(tasks[0] if tasks else None, model, dtype=dtype, device=None if device in (None, "auto") else device)
+    ask = pipeline(
+        tasks[0] if tasks else None,
+        model,
+        dtype=dtype,
+        device=None if device in (None, "auto") else device,
+        on_long=on_long or "window",
+    )
     texts, parameters = split_words(ask.task, words)
     console = Console()
-    if texts or any(name in parameters for name in ("question", "context")):
+    if texts or "context" in parameters:
         answer = ask(*texts, **parameters)
         if as_json or not console.is_terminal:
             typer.echo(json.dumps(answer, ensure_ascii=False))
@@ -116,7 +125,8 @@ def show(answer: Any, console: Console) -> None:
         return
     table = Table(*rows[0])
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        # Texts are shown as they are: "[/b]" in one is no markup.
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
     console.print(table)
 
 

@@ -258,7 +258,10 @@ def run(
         if model is not None or (task and "=" not in task[0]):
             from pipelines.ask import run_task
 
-            if not run_task(task or [], model, words or [], dtype=dtype, device=device, as_json=as_json):
+            fine = run_task(
+                task or [], model, words or [], dtype=dtype, device=device, on_long=on_long, as_json=as_json
+            )
+            if not fine:
                 raise typer.Exit(1)
             return
         settings = _load(context, **_NO_OUTPUT, **{"input.paths": "-"})
@@ -305,7 +308,7 @@ def bench(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Measure the promises about speed: engine, heads, annotate and rows. Needs a checkout and its extra `bench`."""
+    """Measure the promises about speed; needs a checkout and its extra `bench`."""
 
     def work() -> None:
         checkout = Path(__file__).parents[1]

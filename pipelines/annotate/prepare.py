@@ -193,10 +193,11 @@ def _collect(problems: list[str], action: Callable[[], T]) -> T | None:
 
 def _plan_problems(plan: Plan) -> list[str]:
     """What forbids the plan altogether; files that are merely broken do not, while any other is left."""
-    usage = [entry.message for entry in plan.unreadable if entry.usage]
-    if usage or plan.files:
-        return usage
-    return [entry.message for entry in plan.unreadable] + ["no input can be read"]
+    # Where something forbids it anyway, what is merely broken is said along with it.
+    everything = [entry.message for entry in sorted(plan.unreadable, key=lambda entry: not entry.usage)]
+    if not plan.files:
+        return [*everything, "no input can be read"]
+    return everything if any(entry.usage for entry in plan.unreadable) else []
 
 
 def _fingerprint(config: AnnotateConfig, graph: GraphPlan, plan: Plan) -> dict[str, Any]:

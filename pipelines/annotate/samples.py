@@ -75,7 +75,7 @@ def _rows_of_shard(root: Path, plan: Plan, shard: Shard, count: int) -> Iterator
 
 def _is_told(field: pa.Field, plan: Plan) -> bool:
     kinds = pa.types
-    if field.name in plan.columns.keep or field in STATUS_FIELDS:
+    if field.name in (*plan.columns.keep, *(own.name for own in STATUS_FIELDS)):
         return False
     inner = field.type.value_type if kinds.is_list(field.type) else field.type
     return any(kind(inner) for kind in (kinds.is_string, kinds.is_floating, kinds.is_integer, kinds.is_struct))

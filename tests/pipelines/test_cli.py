@@ -56,7 +56,10 @@ def test_run_annotates_one_text_or_lines(tasks: list[str]):
     lines = xlmr("run", "--task", tasks[0], text="Ein kurzer Satz.\n\nthree\n")
     rows = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [row["status"] for row in rows] == ["ok", "empty", "ok"]
-    assert rows[0] == json.loads(one.stdout)
+    expected = json.loads(one.stdout)
+    # Rounding may differ with the company that a text is computed in.
+    assert rows[0].pop("topic_score") == pytest.approx(expected.pop("topic_score"), abs=1e-5)
+    assert rows[0] == expected
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,9 @@ def items_of(encoded: EncodedRecords, annotation: Annotation) -> Items:
     if not len(second):
         of_item[:] = 0
         is_second[:] = False
-    return Items(count, record, Side(text, record), Side(second, of_item), is_second, own=True)
+    # Where no record has a second text, no item looks at that side.
+    beside = Side(second if len(second) else text, of_item)
+    return Items(count, record, Side(text, record), beside, is_second, own=True)
 
 
 def refused_records(

@@ -149,7 +149,7 @@ class ModelGraph:
         """
         outputs = Outputs(plan_window_sets(self.plan, encoded))
         for windows in outputs.windows:
-            self._run_pass(encoded, windows, outputs, on_batch or (lambda: None))
+            self._run_pass(windows, outputs, on_batch or (lambda: None))
         return outputs
 
     def decode(self, encoded: EncodedRecords, outputs: Outputs) -> Annotations:
@@ -178,16 +178,14 @@ class ModelGraph:
             columns |= annotation.task.decode(annotation.name, raw, records, self._heads[annotation.name])
         return Annotations(annotated, columns, n_tokens, n_used, np.where(annotated, n_windows, 0), failed)
 
-    def _run_pass(
-        self, encoded: EncodedRecords, windows: WindowSet, outputs: Outputs, on_batch: Callable[[], None]
-    ) -> None:
+    def _run_pass(self, windows: WindowSet, outputs: Outputs, on_batch: Callable[[], None]) -> None:
         """One encoder over all its windows; fills `outputs`."""
         annotations = [a for a in self.plan.annotations if a.name in windows.rows]
         order: list[np.ndarray] = []
         results: dict[str, list[Tensor]] = {a.name: [] for a in annotations}
         with torch.inference_mode():
             for chosen in plan_batches(windows.windows.length, self.max_tokens):
-                for part, tensors in self._run_batch(encoded, windows, annotations, chosen, outputs.failed):
+                for part, tensors in self._run_batch(windows, annotations, chosen, outputs.failed):
                     order.append(part)
                     for name, tensor in tensors.items():
                         results[name].append(tensor)
@@ -202,7 +200,6 @@ class ModelGraph:
 
     def _run_batch(
         self,
-        encoded: EncodedRecords,
         windows: WindowSet,
         annotations: list[Annotation],
         chosen: np.ndarray,
@@ -213,7 +210,7 @@ class ModelGraph:
         Halving also answers a lack of memory. What stands alone and still raises fails its record only.
         """
         try:
-            results = self._compute(encoded, windows, annotations, chosen)
+            results = self._compute(windows, annotations, chosen)
         except (RuntimeError, ValueError, IndexError, ArithmeticError, MemoryError) as error:
             if _spoils_device(error):
                 raise
@@ -230,11 +227,9 @@ class ModelGraph:
             return
         middle = len(chosen) // 2
         for half in (chosen[:middle], chosen[middle:]):
-            yield from self._run_batch(encoded, windows, annotations, half, failed)
+            yield from self._run_batch(windows, annotations, half, failed)
 
-    def _compute(
-        self, encoded: EncodedRecords, windows: WindowSet, annotations: list[Annotation], chosen: np.ndarray
-    ) -> dict[str, Tensor]:
+    def _compute(self, windows: WindowSet, annotations: list[Annotation], chosen: np.ndarray) -> dict[str, Tensor]:
         """One packed batch through the encoder and all heads."""
         view = self.plan.views[windows.view]
         encoder = self._encoders[windows.encoder_sha256]

@@ -55,7 +55,7 @@ class Form:
         read: Inputs of a call; may take parameters that are inputs by name, such as `question=`.
         write: An answer, with the parameters of the call.
         options: Option of the task for each parameter.
-        taken: Parameters that `write` reads itself, and what makes a value of text.
+        taken: Parameters that `write` reads itself, and what checks a value, text too; it raises ValueError.
         inputs: Parameters that are inputs by name, such as the question; `read` takes them.
         defaults: Options that differ from the task's own defaults.
         subject: What an empty input is called.
@@ -67,7 +67,7 @@ class Form:
     read: Read
     write: Callable[[Answer, Mapping[str, Any]], Any]
     options: Mapping[str, str] = field(default_factory=dict)
-    taken: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    taken: Mapping[str, Callable[[object], Any]] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     subject: str = "the text"

@@ -8,17 +8,18 @@ from xlmr_core.interface.form import Answer, Form, Inputs, Read
 from xlmr_core.tasks.fill_mask import filled_texts
 
 
-def _texts(*keys: str, pair: str | None = None, pairs: str | None = None) -> Read:
+def _texts(*keys: str, pair: str | None = None, pairs: str | None = None, needed: bool = True) -> Read:
     """Reads a text, a dict with a text under one of the keys, or a list of either.
 
     Args:
         keys: Names of the text, the first one to be used in messages; also a parameter of the call.
-        pair: Name of a second text that may or must come with it.
+        pair: Name of a second text that comes with it.
         pairs: Name of a list of second texts.
+        needed: Whether it must come; else all inputs of a call have one or none has.
     """
     second = pair or pairs
 
-    def one(item: Any) -> tuple[str, list[str] | None]:
+    def one(item: Any) -> tuple[str, Any]:
         if isinstance(item, str):
             return item, None
         if not isinstance(item, Mapping):
@@ -29,7 +30,7 @@ def _texts(*keys: str, pair: str | None = None, pairs: str | None = None) -> Rea
         beside = item.get(second) if second else None
         if not isinstance(text, str):
             raise InputError(f"input has no text {keys[0]!r}, it has {', '.join(map(str, item))}", code="bad_input")
-        return text, [beside] if isinstance(beside, str) else beside
+        return text, beside
 
     def read(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
         named = {key: settings.pop(key) for key in (*keys, second) if key in settings}
@@ -45,35 +46,43 @@ def _texts(*keys: str, pair: str | None = None, pairs: str | None = None) -> Rea
         rows = [one(row) for row in ([item] if single else item)]
         if second in named:
             rows = _with_seconds(rows, named[second], several=pairs is not None, name=second)
-        if all(beside is None for _, beside in rows):
-            return Inputs([text for text, _ in rows], None, single)
         missing = [str(number) for number, (_, beside) in enumerate(rows) if beside is None]
+        if second is None or (len(missing) == len(rows) and not needed):
+            return Inputs([text for text, _ in rows], None, single)
         if missing:
-            raise InputError(f"input {', '.join(missing)}: {second} is missing, others have it", code="bad_input")
-        return Inputs([text for text, _ in rows], [list(beside or []) for _, beside in rows], single)
+            raise InputError(f"input {', '.join(missing)}: {second} is missing; give each input one", code="bad_input")
+        return Inputs([text for text, _ in rows], [_listed(beside, second) for _, beside in rows], single)
 
     return read
 
 
-def _with_seconds(
-    rows: list[tuple[str, list[str] | None]], given: Any, *, several: bool, name: str | None
-) -> list[tuple[str, list[str] | None]]:
+def _listed(beside: Any, name: str) -> list[str]:
+    """The second texts of one input, called `name`, as a list."""
+    listed = [beside] if isinstance(beside, str) else beside
+    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+        raise InputError(
+            f"{name} holds something else than text, it must be a text or a list of them", code="bad_input"
+        )
+    return list(listed)
+
+
+def _with_seconds(rows: list[tuple[str, Any]], given: Any, *, several: bool, name: str | None) -> list[tuple[str, Any]]:
     """Second texts that came as a parameter: for all texts alike, or one entry for each."""
     for_each = isinstance(given, list) and (not several or (bool(given) and isinstance(given[0], list)))
     if not for_each:
         if isinstance(given, str):
             given = given.split("|") if several else [given]
-        return [(text, list(given)) for text, _ in rows]
+        return [(text, given) for text, _ in rows]
     if len(given) != len(rows):
         raise InputError(f"{name} has {len(given)} entries, there are {len(rows)} texts", code="bad_input")
-    return [
-        (text, [beside] if isinstance(beside, str) else list(beside))
-        for (text, _), beside in zip(rows, given, strict=True)
-    ]
+    return [(text, beside) for (text, _), beside in zip(rows, given, strict=True)]
 
 
 def _questions(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
     """Reads `question=, context=` (one of them or both lists), dicts of both, or a list of dicts."""
+    if len(inputs) == 2:
+        # As the pipeline had it: the question stands first.
+        inputs, settings["question"] = inputs[1:], inputs[0]
     if inputs:
         return _texts("context", pair="question")(inputs, settings)
     question, context = settings.pop("question", None), settings.pop("context", None)
@@ -87,16 +96,17 @@ def _questions(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
             f"{len(questions)} questions and {len(contexts)} contexts, there must be as many of each or one context",
             code="bad_input",
         )
-    return Inputs(contexts, [[one] for one in questions], None if isinstance(question, list) else "dict")
+    seconds = [_listed([one], "question") for one in questions]
+    return Inputs(contexts, seconds, None if isinstance(question, list) else "dict")
 
 
 def _premises(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
-    """Reads sequences; labels may stand behind them, and may be one text with commas."""
+    """Reads sequences; labels may stand behind them, and may be one text with commas, or with | as lists are typed."""
     given = list(inputs)
     if len(given) == 2 and "candidate_labels" not in settings:
         settings["candidate_labels"] = given.pop()
     labels = settings.get("candidate_labels")
-    if isinstance(labels, str) and "," in labels:
+    if isinstance(labels, str) and "," in labels and "|" not in labels:
         settings["candidate_labels"] = [label.strip() for label in labels.split(",") if label.strip()]
     return _texts("sequences", "text")(tuple(given), settings)
 
@@ -114,19 +124,26 @@ def _entities(answer: Answer, settings: Mapping[str, Any]) -> list[dict[str, Any
     encoding = answer.tokenizer.encode([answer.text], offsets=True)
     assert encoding.offsets is not None
     starts, ends = encoding.offsets.T
+    unknown = answer.tokenizer.special.unk
+
+    def piece(token: int, spelled: str, place: int) -> str:
+        # A piece that the vocabulary does not have is written as it stands in the text.
+        return answer.text[starts[place] : ends[place]] if token == unknown else spelled
+
     written = []
     for entity in answer.columns["entities"]:
         # By overlap: what a token spans may begin with blanks, an entity never does.
         tokens = ((starts < entity["end"]) & (ends > entity["start"])).nonzero()[0]
         ids = encoding.ids[tokens].tolist()
+        pieces = list(map(piece, ids, answer.tokenizer.tokens(ids), tokens.tolist()))
         place = {"start": entity["start"], "end": entity["end"]}
         if settings.get("aggregation_strategy", "none") == "none":
             # Tokens of nothing may share a place with the one that is meant; it comes last.
             found = {"entity": entity["label"], "score": entity["score"], "index": int(tokens[-1]) + 1}
-            written.append(found | {"word": answer.tokenizer.tokens(ids)[-1]} | place)
+            written.append(found | {"word": pieces[-1]} | place)
         else:
             found = {"entity_group": entity["label"], "score": entity["score"]}
-            written.append(found | {"word": answer.tokenizer.decode(ids)} | place)
+            written.append(found | {"word": answer.tokenizer.join(pieces)} | place)
     return written
 
 
@@ -174,6 +191,14 @@ def _choice(answer: Answer, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _count(value: object) -> int:
+    """A number of answers, as typed or as a number; raises ValueError."""
+    number = int(value) if isinstance(value, str) else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError
+    return number
+
+
 def _column(name: str) -> Callable[[Answer, Mapping[str, Any]], Any]:
     return lambda answer, settings: answer.columns[name]
 
@@ -183,10 +208,10 @@ _WINDOWS = {"max_length": "max_length", "stride": "stride"}
 FORMS: Mapping[str, Form] = {
     "text-classification": Form(
         "sequence-classification",
-        _texts("text", pair="text_pair"),
+        _texts("text", pair="text_pair", needed=False),
         _classes,
         options=_WINDOWS | {"function_to_apply": "activation", "labels": "labels", "merge": "merge"},
-        taken={"top_k": int},
+        taken={"top_k": _count},
         defaults={"scores": True},
         inputs=("text_pair",),
         lists_text=True,

@@ -7,7 +7,7 @@ or raising, and an input that cannot be answered raises an error that names it.
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
@@ -19,7 +19,7 @@ from xlmr_core.graph.opened import OpenModels
 from xlmr_core.interface.form import Answer, Form, Inputs
 from xlmr_core.interface.forms import ALIASES, FORMS, form_of, parameter_names
 from xlmr_core.tasks.columns import to_list
-from xlmr_core.tokenization import text_problem
+from xlmr_core.tokenization import OnLong, text_problem
 
 _NAME = "answer"
 # Distinct sets of options whose plans are kept.
@@ -41,6 +41,7 @@ class Pipeline:
         *,
         dtype: Dtype,
         device: str,
+        on_long: OnLong,
         parameters: Mapping[str, Any],
         task: str,
         opened: OpenModels,
@@ -48,7 +49,7 @@ class Pipeline:
         self.task, self.model = task, model
         self._form, self._parameters = form, dict(parameters)
         self._dtype: Dtype = dtype
-        self._device = device
+        self._device, self._on_long = device, on_long
         self._opened = opened
         self._graphs: dict[str, tuple[Preprocessor, ModelGraph]] = {}
 
@@ -85,11 +86,11 @@ class Pipeline:
         return written if as_list else written[0]
 
     def _taken(self, key: str, value: object) -> object:
-        """A parameter that this side reads; text becomes what the form wants."""
+        """A parameter that this side reads, as the form wants it; None stays None."""
         try:
-            return self._form.taken[key](value) if isinstance(value, str) else value
+            return None if value is None else self._form.taken[key](value)
         except ValueError:
-            raise TaskError(f"{self.task}: {key}={value!r}, it must be a number") from None
+            raise TaskError(f"{self.task}: {key}={value!r}, it must be a whole number from 1 on") from None
 
     def _answers(self, read: Inputs, options: Mapping[str, Any]) -> Iterator[Answer]:
         """Runs the graph over inputs that are all usable."""
@@ -117,7 +118,7 @@ class Pipeline:
         key = json.dumps([sorted(options.items()), pairs], default=str)
         if key not in self._graphs:
             request = Request(_NAME, self.model, {"task": self._form.kind, **options})
-            plan = GraphPlan.resolve([request], pairs=pairs, opened=self._opened)
+            plan = GraphPlan.resolve([request], on_long=self._on_long, pairs=pairs, opened=self._opened)
             loaded = next((graph for _, graph in self._graphs.values()), None)
             graph = ModelGraph(plan, device=self._device, dtype=self._dtype, opened=self._opened, loaded=loaded)
             if len(self._graphs) >= _PLANS:
@@ -132,6 +133,7 @@ def pipeline(
     *,
     dtype: torch.dtype | str | None = None,
     device: int | str | torch.device | None = None,
+    on_long: str = "window",
     **parameters: Any,
 ) -> Pipeline:
     """Loads a checkpoint for a task.
@@ -142,10 +144,11 @@ def pipeline(
         model: Directory, `mini#head` or Hub id; default: `mini#language`.
         dtype: "float32" (default), "bfloat16", on a GPU also "float16"; or the torch type.
         device: "cpu" (default), "cuda", "cuda:1", or the number of a GPU; -1 is the CPU.
+        on_long: Longer texts are read in windows, cut as transformers' pipelines do ("truncate"), or refused ("error").
         parameters: Parameters of every call, such as `top_k=3`.
 
     Raises:
-        TaskError: An unknown task, type or device.
+        TaskError: An unknown task, type, device or `on_long`.
         CheckpointError: The checkpoint cannot be found or used.
     """
     model = model or "mini#language"
@@ -155,10 +158,21 @@ def pipeline(
     form = form_of(kind)
     if form is None:
         raise TaskError(f"task {kind!r}, known are {', '.join(sorted({*FORMS, *ALIASES}))}")
+    if on_long not in get_args(OnLong):
+        raise TaskError(f"on_long {on_long!r}, it must be {', '.join(get_args(OnLong))}")
     settled = _dtype(dtype, place)
     # A wrong name or a missing head is said now, not at the first text.
     form.check(opened.checkpoint(model))
-    return Pipeline(form, model, dtype=settled, device=place, parameters=parameters, task=kind, opened=opened)
+    return Pipeline(
+        form,
+        model,
+        dtype=settled,
+        device=place,
+        on_long=cast(OnLong, on_long),
+        parameters=parameters,
+        task=kind,
+        opened=opened,
+    )
 
 
 def _task_of(checkpoint: Checkpoint) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xlmr_core.errors import TaskError
 
@@ -44,23 +44,30 @@ def parse_options(kind: type[OptionsT], raw: Mapping[str, object], *, where: str
 
 def _checked(hint: Any, value: object) -> Any:
     """A value that is no text, if its type is the field's or a list where the field is a tuple."""
-    parts = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-    if isinstance(value, list | tuple) and any(get_origin(part) is tuple for part in parts):
+    parts = _parts(hint)
+    listed = next((part for part in parts if get_origin(part) is tuple), None)
+    if isinstance(value, list | tuple) and listed is not None:
         if not all(isinstance(item, str) for item in value):
             raise ValueError("it must be a list of texts")
-        return tuple(value)
+        return tuple(_convert(get_args(listed)[0], item) for item in value)
     plain = [part for part in parts if isinstance(part, type)]
     if float in plain and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # True is an int to Python, not to a user.
     if not isinstance(value, tuple(plain)) or (isinstance(value, bool) and bool not in plain):
-        raise ValueError(f"it must be {' or '.join(part.__name__ for part in plain if part is not type(None))}")
+        expected = [part.__name__ for part in plain if part is not type(None)]
+        # A value of any of the other kinds is written as text, or as a list of texts.
+        raise ValueError(f"it must be {' or '.join(expected) or 'a text'}")
     return value
 
 
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, else the hint alone; `Literal[...] | None` is a Union of its own, no UnionType."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def _convert(hint: Any, text: str) -> Any:
-    if get_origin(hint) is UnionType:
-        (hint,) = [part for part in get_args(hint) if part is not type(None)]
+    (hint,) = [part for part in _parts(hint) if part is not type(None)]
     if get_origin(hint) is Literal:
         if text not in get_args(hint):
             raise ValueError(f"it must be one of {', '.join(get_args(hint))}")

@@ -13,7 +13,6 @@ from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

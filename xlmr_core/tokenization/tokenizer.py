@@ -109,6 +109,12 @@ class Tokenizer:
         """Text again; blanks and normalised characters do not come back as they were."""
         return self._library.decode(list(ids), skip_special_tokens=skip_special)
 
+    def join(self, pieces: Sequence[str]) -> str:
+        """Text again of pieces as the vocabulary writes them, those of special tokens included."""
+        decoder = self._library.decoder
+        joined: str = " ".join(pieces) if decoder is None else decoder.decode(list(pieces))
+        return joined
+
     def encode(self, texts: Sequence[str], *, offsets: bool = False) -> Encodings:
         """Tokenises texts.
 

@@ -87,6 +87,17 @@ def test_inputs_that_did_not_change_are_planned_once(corpus: Path, tasks: list[s
     assert prepare(config).plan.rows == 51
 
 
+def test_wrong_usage_and_broken_files_are_named_together(tmp_path: Path, tasks: list[str]):
+    (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 half written")
+    with pytest.raises(UsageError) as error:
+        prepare(config_of(tmp_path, tmp_path / "out", tasks))
+    lines = str(error.value).splitlines()
+    assert "a.jsonl" in lines[0]
+    assert "'text'" in lines[0]
+    assert any("b.parquet" in line for line in lines[1:])
+
+
 def test_a_failing_file_system_is_no_wrong_usage(corpus: Path, tasks: list[str], monkeypatch: pytest.MonkeyPatch):
     def planned_late(files: list[object], *arguments: object, **options: object) -> object:
         (corpus / "a.jsonl").unlink(missing_ok=True)

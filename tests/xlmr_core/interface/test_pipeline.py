@@ -91,6 +91,7 @@ def test_other_options_do_not_load_the_weights_again(classifier):
         (lambda model: pipeline(model=model, dtype="int7"), TaskError, "dtype 'int7'"),
         (lambda model: pipeline(model=model, dtype=torch.float16), TaskError, "use dtype=bfloat16"),
         (lambda model: pipeline(model=model, device="tpu"), TaskError, "device 'tpu'"),
+        (lambda model: pipeline(model=model, on_long="cut"), TaskError, "on_long 'cut', it must be window, truncate"),
         (lambda model: pipeline(model=model)("a", top=3), TaskError, "unknown parameter top"),
         (lambda model: pipeline(model=model)(["a", " ", None]), InputError, "got a NoneType"),
         (lambda model: pipeline(model=model)(["a", " "]), InputError, "input 1: the text is empty"),
@@ -98,6 +99,11 @@ def test_other_options_do_not_load_the_weights_again(classifier):
         (lambda model: pipeline(model=model)(3), InputError, "got a int"),
         (lambda model: pipeline(model=model)({"body": "a"}), InputError, "no text 'text', it has body"),
         (lambda model: pipeline(model=model)(), TaskError, "one input is read"),
+        (lambda model: pipeline(model=model)({"text": "a", "text_pair": 5}), InputError, "text_pair holds"),
+        (lambda model: pipeline(model=model)("a", text_pair=5), InputError, "text_pair holds"),
+        (lambda model: pipeline(model=model)("a", top_k=0), TaskError, "top_k=0, it must be a whole number from 1"),
+        (lambda model: pipeline(model=model)("a", top_k=1.5), TaskError, "top_k=1.5"),
+        (lambda model: pipeline(model=model)("a", function_to_apply="so"), TaskError, "must be one of softmax"),
     ],
 )
 def test_wrong_use_is_named(classifier, call, error, match):
@@ -177,6 +183,12 @@ def test_questions_that_cannot_be_answered_are_named(reader, named, match):
         pipeline("question-answering", reader)(**named)
 
 
+@pytest.mark.parametrize("inputs", ["Anna reads.", ["Anna reads.", {"question": "Who?", "context": "Anna."}]])
+def test_an_input_without_its_second_text_is_named(reader, inputs):
+    with pytest.raises(InputError, match="input 0: question is missing"):
+        pipeline("question-answering", reader)(inputs)
+
+
 def test_a_choice_is_made_among_texts(make_checkpoint):
     choose = pipeline("multiple-choice", make_checkpoint("XLMRobertaForMultipleChoice", seed=6))
     choices = ["It rained.", "The sun came out.", "Nobody was there."]
@@ -205,3 +217,37 @@ def test_sentences_are_compared(classifier):
     scores = pipeline("sentence-similarity", classifier, pooling="mean")("ein Satz", ["ein Satz", "etwas anderes"])
     assert scores[0] == pytest.approx(1, abs=TOLERANCE)
     assert scores[1] < 1
+
+
+def test_a_piece_that_the_vocabulary_lacks_is_a_word_as_the_text_writes_it(tagger):
+    text = "ok \U0001f1e9\U0001f1ea"
+    for strategy in ("none", "simple"):
+        expected = theirs("token-classification", tagger, aggregation_strategy=strategy, ignore_labels=[])(text)
+        ours = pipeline("ner", tagger, aggregation_strategy=strategy, ignore_labels=[])(text)
+        words = [entity["word"].strip() for entity in expected if entity["word"].strip("▁ ")]
+        assert [entity["word"] for entity in ours] == words
+        assert "\U0001f1e9" in "".join(words)
+
+
+def test_a_question_stands_before_its_context(make_checkpoint):
+    ask = pipeline("question-answering", make_checkpoint("XLMRobertaForQuestionAnswering", seed=5))
+    question, context = "Who wrote it?", "Ada wrote the first program."
+    assert ask(question, context) == ask(question=question, context=context) == ask([context], question=question)
+
+
+def test_labels_typed_with_bars_may_hold_commas(make_checkpoint):
+    names = ["contradiction", "neutral", "entailment"]
+    model = make_checkpoint("XLMRobertaForSequenceClassification", labels=names, seed=6)
+    ask = pipeline("zero-shot-classification", model)
+    assert set(ask("a", candidate_labels="Sport|Verkehr, Bahn")["labels"]) == {"Sport", "Verkehr, Bahn"}
+    assert set(ask("a", candidate_labels="Sport, Bahn")["labels"]) == {"Sport", "Bahn"}
+
+
+def test_a_long_text_is_read_whole_or_cut_as_transformers_does(classifier):
+    text = " ".join(TEXTS) * 20
+    expected = theirs("text-classification", classifier)(text, truncation=True, top_k=None)
+    same(pipeline(model=classifier, on_long="truncate")(text, top_k=None), expected)
+    whole = pipeline(model=classifier)(text, top_k=None)
+    assert sum(abs(one["score"] - other["score"]) for one, other in zip(whole, expected, strict=True)) > 1e-3
+    with pytest.raises(InputError, match=r"input 0: record of .* tokens"):
+        pipeline(model=classifier, on_long="error")(text)

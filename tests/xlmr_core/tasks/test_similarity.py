@@ -119,6 +119,14 @@ def test_records_that_cannot_be_compared_are_refused_alone(make_model):
     assert to_list(result.columns["s_scores"]) == [[pytest.approx(1, abs=TOLERANCE)]]
 
 
+@pytest.mark.parametrize(("texts", "failed"), [(["a", "b"], {0: "no_pair", 1: "no_pair"}), ([""], {})])
+def test_records_of_which_none_has_a_second_text_are_refused_and_raise_nothing(make_model, texts, failed):
+    plan = GraphPlan.resolve([Request("s", str(make_model()), {"task": "similarity"})], pairs=True)
+    result = ModelGraph(plan)(Preprocessor(plan)(texts, [[] for _ in texts]))
+    assert not result.annotated.any()
+    assert {record: error.code for record, error in result.failed.items()} == failed
+
+
 def test_a_function_that_nobody_knows_is_refused(make_model):
     with pytest.raises(TaskError, match="similarity_fn_name 'hamming', known are cosine, dot"):
         annotate(make_model(function="hamming"), ["a"], [["b"]])

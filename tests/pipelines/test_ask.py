@@ -1,0 +1,47 @@
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.ask import run_task, split_words
+from pipelines.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def reader(make_checkpoint: Callable[..., Path]) -> str:
+    return str(make_checkpoint("XLMRobertaForQuestionAnswering", seed=3))
+
+
+def ask(task: str, model: str, words: list[str], lines: list[str], monkeypatch, capsys) -> tuple[bool, list[dict]]:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    fine = run_task([task], model, words, dtype=None, device=None, as_json=True)
+    return fine, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_word_is_a_parameter_only_where_the_task_knows_its_name():
+    assert split_words("fill-mask", ["top_k=3", "a=b <mask>"]) == (["a=b <mask>"], {"top_k": "3"})
+    with pytest.raises(ConfigError, match="got 2 texts"):
+        split_words("fill-mask", ["one", "two"])
+
+
+def test_one_question_is_asked_of_every_line(reader: str, monkeypatch, capsys):
+    contexts, question = ["Anna liest ein Buch.", "Ada wrote the first program."], "Who?"
+    fine, found = ask("question-answering", reader, [f"question={question}"], contexts, monkeypatch, capsys)
+    assert fine
+    for line, context in zip(found, contexts, strict=True):
+        _, (alone,) = ask(
+            "question-answering", reader, [f"question={question}", f"context={context}"], [], monkeypatch, capsys
+        )
+        assert line["answer"] == alone
+        assert context[alone["start"] : alone["end"]] == alone["answer"]
+
+
+def test_a_line_that_cannot_be_answered_spoils_only_itself(reader: str, monkeypatch, capsys):
+    good = json.dumps({"question": "Who?", "context": "Ada wrote the first program."})
+    fine, (first, second, third) = ask("question-answering", reader, [], [good, "{", good], monkeypatch, capsys)
+    assert not fine
+    assert first == third
+    assert "answer" in first
+    assert "error" in second
