@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pipelines.ask import run_task, split_words
+from pipelines.ask import run_task, show, split_words
 from pipelines.config import ConfigError
 
 
@@ -45,3 +46,9 @@ def test_a_line_that_cannot_be_answered_spoils_only_itself(reader: str, monkeypa
     assert first == third
     assert "answer" in first
     assert "error" in second
+
+
+def test_a_table_shows_brackets_of_a_text_as_they_are():
+    out = io.StringIO()
+    show([{"answer": "[/b] and [red]this[/red]"}], Console(file=out))
+    assert "[/b] and [red]this[/red]" in out.getvalue()

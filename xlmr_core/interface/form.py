@@ -56,7 +56,7 @@ class Form:
         write: An answer, with the parameters of the call.
         options: Option of the task for each parameter.
         taken: Parameters that `write` reads itself, and what checks a value, text too; it raises ValueError.
-        inputs: Parameters that are inputs by name, such as the question; `read` takes them.
+        inputs: Parameters that are inputs by name; `read` takes them. The first one is the second text or texts.
         defaults: Options that differ from the task's own defaults.
         subject: What an empty input is called.
         lists_text: Whether the answer to a single text is a list of one.

@@ -1,6 +1,6 @@
 """The forms of all tasks: parameters, inputs and answers as transformers' pipelines have them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from xlmr_core.errors import InputError, TaskError
@@ -41,7 +41,7 @@ def _texts(*keys: str, pair: str | None = None, pairs: str | None = None, needed
             raise TaskError(f"one input is read, a text or a list of them as {keys[0]}; got {len(given)}")
         item = given[0] if given else next(named[key] for key in keys if key in named)
         single: Literal["text", "dict"] | None = None
-        if not isinstance(item, list):
+        if not isinstance(item, list | tuple | Iterator):
             single = "text" if isinstance(item, str) else "dict"
         rows = [one(row) for row in ([item] if single else item)]
         if second in named:

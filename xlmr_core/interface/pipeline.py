@@ -2,7 +2,9 @@
 
 Names of tasks, parameters and keys of the answers are those of transformers' pipelines (5.23; for question answering
 4.56.2, the last with that pipeline). Two things differ on purpose: a long text is read in windows instead of being cut
-or raising, and an input that cannot be answered raises an error that names it.
+or raising, and an input that cannot be answered raises an error that names it. Entities differ where transformers' are
+known to be wrong, see `xlmr_core.tasks.entities`. Inputs are texts, dicts, lists, tuples or generators of them; a
+generator is read to its end.
 """
 
 import json
@@ -94,11 +96,11 @@ class Pipeline:
 
     def _answers(self, read: Inputs, options: Mapping[str, Any]) -> Iterator[Answer]:
         """Runs the graph over inputs that are all usable."""
-        _refuse({row: code for row, text in enumerate(read.texts) if (code := text_problem(text))})
+        _refuse(self._unusable(read))
         preprocess, graph = self._graph(options, pairs=read.pairs is not None)
         encoded = preprocess(read.texts, read.pairs)
         result = graph(encoded)
-        wrong = {row: str(error) for row, error in result.failed.items()}
+        wrong = {row: self._reason(error) for row, error in result.failed.items()}
         empty = [row for row in range(len(read.texts)) if not result.annotated[row] and row not in wrong]
         _refuse(wrong | dict.fromkeys(empty, f"{self._form.subject} is empty, there must be something to read"))
         columns = {name.removeprefix(_NAME).lstrip("_"): to_list(column) for name, column in result.columns.items()}
@@ -112,6 +114,18 @@ class Pipeline:
                 task=annotation.task,
                 tokenizer=tokenizer,
             )
+
+    def _unusable(self, read: Inputs) -> dict[int, str]:
+        """Inputs with a text that is none."""
+        named = [(self._form.subject, row, text) for row, text in enumerate(read.texts)]
+        for row, pairs in enumerate(read.pairs or []):
+            named += [(self._form.inputs[0], row, text) for text in pairs]
+        return {row: f"{name} cannot be read ({code})" for name, row, text in named if (code := text_problem(text))}
+
+    def _reason(self, error: InputError) -> str:
+        """Why an input could not be answered; what is wrong with its second texts is said of them by name."""
+        of_second = error.code.endswith(("_pair", "_pairs")) or error.code in ("pair_too_long", "question_too_long")
+        return f"{self._form.inputs[0]}: {error}" if of_second and self._form.inputs else str(error)
 
     def _graph(self, options: Mapping[str, Any], *, pairs: bool) -> tuple[Preprocessor, ModelGraph]:
         """The graph under these options; encoders and heads are loaded once whatever options come."""

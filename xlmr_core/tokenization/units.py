@@ -6,8 +6,10 @@ count UTF-16 units.
 Letters: R texts, N tokens of all texts, K code points of all texts.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -49,7 +51,10 @@ class CodePoints:
 
 
 def token_spans(texts: CodePoints, encodings: Encodings, unit: Unit) -> np.ndarray:
-    """Where the tokens stand in their texts, without the blanks at their edges.
+    """Where the tokens stand in their texts, without the blanks at their edges and with the marks on their last letter.
+
+    A tokenizer that composes "e" and a combining accent to "é" gives the place of the letter alone; the accent, which
+    belongs to no token then, is put back here. So are the later parts of a Korean syllable written in pieces.
 
     Args:
         texts: What was tokenised.
@@ -60,7 +65,7 @@ def token_spans(texts: CodePoints, encodings: Encodings, unit: Unit) -> np.ndarr
         Spans (N, 2), int32; those of blank tokens are empty. A text encoded in UTF-8 or UTF-16 and sliced there is
         the slice of the text, encoded.
     """
-    spans = _without_blanks(texts.space, texts.spans(encodings))
+    spans = _with_marks(texts.codes, _without_blanks(texts.space, texts.spans(encodings)))
     begin_N1 = np.repeat(texts.begins, encodings.lengths)[:, None]
     if unit == "codepoint":
         in_text: np.ndarray = (spans - begin_N1).astype(np.int32)
@@ -84,3 +89,28 @@ def _without_blanks(space: np.ndarray, spans: np.ndarray) -> np.ndarray:
     behind = np.maximum.accumulate(np.where(space, 0, place + 1))
     first = np.minimum(after[start], end)
     return np.stack([first, np.maximum(behind[end - 1], first)], axis=1)
+
+
+@cache
+def _marks() -> np.ndarray:
+    """Whether a code point below 0x20000 only ever stands behind another: a combining mark, or a later Korean jamo."""
+    marks = np.array([unicodedata.category(chr(code))[0] == "M" for code in range(0x20000)])
+    marks[0x1160:0x1200] = marks[0xD7B0:0xD800] = True
+    return marks
+
+
+def _with_marks(codes: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Spans of code points, widened over marks behind them that no span holds."""
+    if not len(spans) or codes.max() < 0x300:
+        return spans
+    table = _marks()
+    marks = table[np.minimum(codes, len(table) - 1)]
+    if not marks.any():
+        return spans
+    start, end = spans[:, 0], spans[:, 1]
+    count = len(codes) + 1
+    held = np.cumsum(np.bincount(start, minlength=count) - np.bincount(end, minlength=count)) > 0
+    free = np.append(marks, False) & ~held
+    # For each place, the first one from it on that is no free mark.
+    stop = np.minimum.accumulate(np.where(free, count, np.arange(count))[::-1])[::-1]
+    return np.stack([start, np.where(end > start, stop[end], end)], axis=1)

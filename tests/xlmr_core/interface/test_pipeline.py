@@ -95,7 +95,11 @@ def test_other_options_do_not_load_the_weights_again(classifier):
         (lambda model: pipeline(model=model)("a", top=3), TaskError, "unknown parameter top"),
         (lambda model: pipeline(model=model)(["a", " ", None]), InputError, "got a NoneType"),
         (lambda model: pipeline(model=model)(["a", " "]), InputError, "input 1: the text is empty"),
-        (lambda model: pipeline(model=model)(["a", "\ud800"]), InputError, "input 1: lone_surrogate"),
+        (
+            lambda model: pipeline(model=model)(["a", "\ud800"]),
+            InputError,
+            "input 1: the text cannot be read .lone_surrogate",
+        ),
         (lambda model: pipeline(model=model)(3), InputError, "got a int"),
         (lambda model: pipeline(model=model)({"body": "a"}), InputError, "no text 'text', it has body"),
         (lambda model: pipeline(model=model)(), TaskError, "one input is read"),
@@ -251,3 +255,19 @@ def test_a_long_text_is_read_whole_or_cut_as_transformers_does(classifier):
     assert sum(abs(one["score"] - other["score"]) for one, other in zip(whole, expected, strict=True)) > 1e-3
     with pytest.raises(InputError, match=r"input 0: record of .* tokens"):
         pipeline(model=classifier, on_long="error")(text)
+
+
+def test_tuples_and_generators_are_lists_of_inputs(classifier):
+    ask = pipeline(model=classifier)
+    same(ask(tuple(TEXTS)), ask(TEXTS))
+    same(ask(text for text in TEXTS), ask(TEXTS))
+
+
+def test_what_is_wrong_with_a_second_text_is_said_of_it_by_name(reader, make_checkpoint):
+    with pytest.raises(InputError, match=r"input 0: question: a question of the record has \d+ tokens"):
+        pipeline("question-answering", reader)(question="w" * 300, context="a b")
+    choose = pipeline("multiple-choice", make_checkpoint("XLMRobertaForMultipleChoice", seed=6))
+    with pytest.raises(InputError, match="input 0: choices: "):
+        choose("a", ["only one"])
+    with pytest.raises(InputError, match=r"input 0: choices cannot be read .lone_surrogate"):
+        choose("a", ["b", "\ud800"])

@@ -1,5 +1,6 @@
 """Entities against transformers' own aggregation code, fed with the same scores, and against their text."""
 
+import unicodedata
 from itertools import chain
 from types import SimpleNamespace
 
@@ -138,8 +139,15 @@ CODECS = {"utf8": ("utf-8", 1), "utf16": ("utf-16-le", 2)}
 
 
 def owned_places(text, spans):
-    """Which characters, blanks aside, each token owns; of several tokens that hold one, the last owns it."""
+    """Which characters, blanks aside, each token owns; of several tokens that hold one, the last owns it.
+
+    A mark that no token holds belongs to the owner of the letter before it.
+    """
     owner = {place: token for token, (start, end) in enumerate(spans) for place in range(start, end)}
+    for place, character in enumerate(text):
+        mark = unicodedata.category(character)[0] == "M" or "\u1160" <= character < "\u1200"
+        if mark and place not in owner and place - 1 in owner and not text[place - 1].isspace():
+            owner[place] = owner[place - 1]
     places = [[] for _ in spans]
     for place, token in sorted(owner.items()):
         if not text[place].isspace():
