@@ -1,6 +1,5 @@
 """Answers against transformers 4.56.2 (golden file), against a plain loop over windows, and in every script."""
 
-import importlib.util
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -48,20 +47,6 @@ def spans(answers):
 
 def scores(answers):
     return [answer["score"] for answer in answers]
-
-
-@pytest.fixture(scope="module")
-def oracles(tmp_path_factory):
-    """The checkpoints of the golden file, by name; their writer is loaded by its path, since tests are no package."""
-    spec = importlib.util.spec_from_file_location("oracle_checkpoint", TESTS / "oracle/checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = {}
-    for name, arguments in GOLDEN["checkpoints"].items():
-        if arguments["architecture"] == "XLMRobertaForQuestionAnswering":
-            arguments = {key: value for key, value in arguments.items() if key != "sha256"}
-            found[name] = module.write_checkpoint(tmp_path_factory.mktemp("oracle"), **arguments)
-    return found
 
 
 @pytest.fixture(scope="module")
