@@ -1,7 +1,10 @@
 """What all tests share: where the outside data is, and tiny real checkpoints written by transformers."""
 
 import json
+import math
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,9 +32,25 @@ def sample_texts() -> list[str]:
     return [json.loads(line)["text"] for line in lines]
 
 
+def unigrams(texts: list[str], size: int) -> list[tuple[str, float]]:
+    """Pieces of one to eight characters that cover most text, with the logarithm of their share.
+
+    The trainers of `tokenizers` give another vocabulary each time they run; tests should not.
+    """
+    words = Counter("\u2581" + word for text in texts for word in unicodedata.normalize("NFKC", text).split())
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for start in range(len(word)):
+            for end in range(start + 1, min(start + 8, len(word)) + 1):
+                counts[word[start:end]] += times
+    kept = sorted(counts, key=lambda piece: (len(piece) > 1, -counts[piece] * len(piece), piece))[:size]
+    total = sum(counts[piece] for piece in kept)
+    return [(piece, math.log(counts[piece] / total)) for piece in kept]
+
+
 @pytest.fixture(scope="session")
 def tokenizer_json(sample_texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small tokenizer built like XLM-R's, trained on the sample corpus."""
+    """A small tokenizer built like XLM-R's, for the sample corpus."""
     from tokenizers import (
         Regex,
         Tokenizer,
@@ -40,16 +59,15 @@ def tokenizer_json(sample_texts: list[str], tmp_path_factory: pytest.TempPathFac
         normalizers,
         pre_tokenizers,
         processors,
-        trainers,
     )
 
-    tokenizer = Tokenizer(models.Unigram())
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = [(token, 0.0) for token in special] + unigrams(sample_texts, 3000)
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=special.index("<unk>")))
+    tokenizer.add_special_tokens(special)
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=3000, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(sample_texts, trainer)
     tokenizer.add_special_tokens(["<mask>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
