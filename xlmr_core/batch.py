@@ -59,7 +59,7 @@ class PackedBatch:
         Args:
             ids: Token ids of all sequences, end to end (T,).
             lengths: Tokens of each sequence (B,), all positive, summing to T.
-            first_position: Position of each sequence's first token, see `XLMRobertaConfig.first_position`.
+            first_position: Position of each sequence's first token, see `EncoderConfig.first_position`.
             device: Where the tensors go.
         """
         assert int(lengths.sum()) == len(ids)

@@ -34,7 +34,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class XLMRobertaConfig:
+class EncoderConfig:
     """Shape and conventions of an XLM-R encoder and its label set.
 
     Attributes:
@@ -98,7 +98,7 @@ class XLMRobertaConfig:
         return self.max_position_embeddings - self.first_position
 
     @classmethod
-    def from_file(cls, path: Path) -> "XLMRobertaConfig":
+    def from_file(cls, path: Path) -> "EncoderConfig":
         """Reads a Hugging Face `config.json`.
 
         Raises:
@@ -119,7 +119,7 @@ class XLMRobertaConfig:
         return cls.from_dict(raw, source=str(path))
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], *, source: str = "config") -> "XLMRobertaConfig":
+    def from_dict(cls, raw: Mapping[str, Any], *, source: str = "config") -> "EncoderConfig":
         """Builds a config from the keys of a `config.json`; all problems are reported at once.
 
         Raises:

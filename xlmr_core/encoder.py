@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from xlmr_core.attention import attend
 from xlmr_core.batch import PackedBatch
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.linear import Linear
 
 
 class Embeddings(nn.Module):
     """Sum of word, position and token type rows, then LayerNorm."""
 
-    def __init__(self, config: XLMRobertaConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
@@ -38,7 +38,7 @@ class Embeddings(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention and feed-forward, each with a residual and a LayerNorm behind it."""
 
-    def __init__(self, config: XLMRobertaConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width = config.hidden_size
         self.num_heads = config.num_attention_heads
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         config: Shape of the encoder. Fresh weights follow `initializer_range`.
     """
 
-    def __init__(self, config: XLMRobertaConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
@@ -119,7 +119,7 @@ def optimise_for_inference(module: nn.Module, *, device: torch.device | str, dty
     return module
 
 
-def flops_per_token(config: XLMRobertaConfig, length: float) -> float:
+def flops_per_token(config: EncoderConfig, length: float) -> float:
     """Floating-point operations of one forward pass for each token of a sequence of `length` tokens.
 
     24 D^2 for the four matrices of a layer when F = 4 D (written out for any F), 4 D length for attention.

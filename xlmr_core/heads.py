@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xlmr_core.batch import PackedBatch
-from xlmr_core.config import Activation, XLMRobertaConfig
+from xlmr_core.config import Activation, EncoderConfig
 from xlmr_core.linear import Linear
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -28,7 +28,7 @@ class SequenceHead(nn.Module):
         num_outputs: C; one for multiple choice, where each choice is a sequence of its own.
     """
 
-    def __init__(self, config: XLMRobertaConfig, num_outputs: int) -> None:
+    def __init__(self, config: EncoderConfig, num_outputs: int) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, activation="tanh")
         self.out_proj = Linear(config.hidden_size, num_outputs)
@@ -53,7 +53,7 @@ class TokenHead(nn.Module):
         num_outputs: C.
     """
 
-    def __init__(self, config: XLMRobertaConfig, num_outputs: int) -> None:
+    def __init__(self, config: EncoderConfig, num_outputs: int) -> None:
         super().__init__()
         self.classifier = Linear(config.hidden_size, num_outputs)
         self.dropout = nn.Dropout(_head_dropout(config))
@@ -74,7 +74,7 @@ class MaskedLMHead(nn.Module):
         num_outputs: Tokens of the vocabulary, V.
     """
 
-    def __init__(self, config: XLMRobertaConfig, num_outputs: int) -> None:
+    def __init__(self, config: EncoderConfig, num_outputs: int) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, activation=lm_activation(config))
         self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -86,7 +86,7 @@ class MaskedLMHead(nn.Module):
         return logits_MV
 
 
-def lm_activation(config: XLMRobertaConfig) -> Activation:
+def lm_activation(config: EncoderConfig) -> Activation:
     """Activation of a masked-LM head: gelu, whatever the encoder has, but in BERT the encoder's."""
     return config.hidden_act if config.model_type == "bert" else "gelu"
 
@@ -162,5 +162,5 @@ def _segment(values_TD: Tensor, sequence_T: Tensor, count: int, how: Literal["su
     return start.scatter_reduce_(0, sequence_T[:, None].expand_as(values_TD), values_TD, "amax")
 
 
-def _head_dropout(config: XLMRobertaConfig) -> float:
+def _head_dropout(config: EncoderConfig) -> float:
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.finetune.batches import TrainingBatch
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder, initialise
 from xlmr_core.heads import SequenceHead, pool
 from xlmr_core.tasks import embed
@@ -23,7 +23,7 @@ class LanguageAndEmbedding(nn.Module):
         num_labels: Languages.
     """
 
-    def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
+    def __init__(self, config: EncoderConfig, num_labels: int) -> None:
         super().__init__()
         self.encoder = Encoder(config)
         self.language = SequenceHead(config, num_labels)

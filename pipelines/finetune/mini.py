@@ -24,7 +24,7 @@ from pipelines.finetune.mini_corpus import FILES, Corpus, choose_labels, number_
 from pipelines.finetune.mini_export import export_mini
 from pipelines.finetune.mini_tokenizer import train_tokenizer
 from pipelines.finetune.warm_start import BagOfTokens, start_from_bag
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.errors import InputError
 from xlmr_core.tokenization.encoding import SpecialTokens
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 VOCAB_SIZE = 32_000
 PIVOT = "eng_Latn"
 MAX_LENGTH = 128
-CONFIG = XLMRobertaConfig(
+CONFIG = EncoderConfig(
     vocab_size=VOCAB_SIZE,
     hidden_size=256,
     num_hidden_layers=6,

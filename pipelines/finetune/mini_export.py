@@ -10,7 +10,7 @@ import torch
 from pipelines.finetune.loop import CHECKPOINT
 from pipelines.finetune.losses import LanguageAndEmbedding
 from xlmr_core.checkpoint import TrainedHead, write_model_directory
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 
 TOKENIZER_CONFIG = {
     # The class that takes tokenizer.json as it is; XLMRobertaTokenizer would put its own normaliser into it.
@@ -30,7 +30,7 @@ def export_mini(
     work: Path,
     directory: Path,
     *,
-    config: XLMRobertaConfig,
+    config: EncoderConfig,
     labels: tuple[str, ...],
     max_length: int,
     training_data: str,

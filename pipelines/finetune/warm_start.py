@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipelines.finetune.batches import TrainingBatch
 from pipelines.finetune.losses import LanguageAndEmbedding
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Embeddings, EncoderLayer, initialise
 from xlmr_core.heads import pool
 
@@ -32,7 +32,7 @@ class BagOfTokens(nn.Module):
         num_labels: Languages.
     """
 
-    def __init__(self, config: XLMRobertaConfig, num_labels: int) -> None:
+    def __init__(self, config: EncoderConfig, num_labels: int) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
         self.classifier = nn.Linear(config.hidden_size, num_labels)

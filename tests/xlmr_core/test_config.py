@@ -5,7 +5,7 @@ import json
 import pytest
 import transformers
 
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.errors import CheckpointError
 
 REAL = {
@@ -22,24 +22,24 @@ REAL = {
 
 
 def test_defaults_are_the_documented_ones():
-    ours, theirs = XLMRobertaConfig(), transformers.XLMRobertaConfig()
+    ours, theirs = EncoderConfig(), transformers.XLMRobertaConfig()
     for name in ("vocab_size", "hidden_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps"):
         assert getattr(ours, name) == getattr(theirs, name)
 
 
 @pytest.mark.parametrize(("rows", "usable"), [(514, 512), (8194, 8192)])
 def test_positions_before_the_first_are_not_usable(rows, usable):
-    assert XLMRobertaConfig.from_dict(REAL | {"max_position_embeddings": rows}).max_tokens == usable
+    assert EncoderConfig.from_dict(REAL | {"max_position_embeddings": rows}).max_tokens == usable
 
 
 def test_bert_uses_every_position():
-    config = XLMRobertaConfig.from_dict(REAL | {"model_type": "bert", "max_position_embeddings": 512})
+    config = EncoderConfig.from_dict(REAL | {"model_type": "bert", "max_position_embeddings": 512})
     assert (config.first_position, config.max_tokens) == (0, 512)
 
 
 def test_labels_are_put_in_order_of_their_ids():
     raw = REAL | {"id2label": {"10": "k", **{str(i): "abcdefghij"[i] for i in range(9, -1, -1)}}}
-    assert "".join(XLMRobertaConfig.from_dict(raw).id2label) == "abcdefghijk"
+    assert "".join(EncoderConfig.from_dict(raw).id2label) == "abcdefghijk"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_labels_are_put_in_order_of_their_ids():
 )
 def test_labels_that_are_no_enumeration_are_refused(labels, complaint):
     with pytest.raises(CheckpointError, match="id2label") as error:
-        XLMRobertaConfig.from_dict(REAL | {"id2label": labels})
+        EncoderConfig.from_dict(REAL | {"id2label": labels})
     assert complaint in str(error.value)
 
 
@@ -73,7 +73,7 @@ def test_all_problems_are_reported_at_once():
         "architectures": "XLMRobertaModel",
     }
     with pytest.raises(CheckpointError) as error:
-        XLMRobertaConfig.from_dict(REAL | bad, source="x/config.json")
+        EncoderConfig.from_dict(REAL | bad, source="x/config.json")
     assert "x/config.json" in str(error.value)
     for name in bad:
         assert name in str(error.value)
@@ -82,24 +82,24 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize("model_type", ["xlm", "xlm-roberta-xl", "xlm-roberta-flash", "mpnet", "modernbert"])
 def test_other_families_are_refused_by_name(model_type):
     with pytest.raises(CheckpointError, match=f"model_type '{model_type}', this encoder runs xlm-roberta"):
-        XLMRobertaConfig.from_dict(REAL | {"model_type": model_type})
+        EncoderConfig.from_dict(REAL | {"model_type": model_type})
 
 
 def test_heads_must_divide_the_width():
     with pytest.raises(CheckpointError, match="hidden_size 768, num_attention_heads 7 must divide it"):
-        XLMRobertaConfig.from_dict(REAL | {"num_attention_heads": 7})
+        EncoderConfig.from_dict(REAL | {"num_attention_heads": 7})
 
 
 def test_too_few_positions_are_refused():
     with pytest.raises(CheckpointError, match="leaves 3 tokens"):
-        XLMRobertaConfig.from_dict(REAL | {"max_position_embeddings": 5})
+        EncoderConfig.from_dict(REAL | {"max_position_embeddings": 5})
 
 
 def test_writing_keeps_what_it_does_not_know(tmp_path):
     raw = REAL | {"id2label": {"0": "no", "1": "yes"}, "transformers_version": "4.1", "custom": {"a": [1]}}
-    config = XLMRobertaConfig.from_dict(raw)
+    config = EncoderConfig.from_dict(raw)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    assert XLMRobertaConfig.from_file(tmp_path / "config.json") == config
+    assert EncoderConfig.from_file(tmp_path / "config.json") == config
     assert config.to_dict()["custom"] == {"a": [1]}
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert theirs.id2label == {0: "no", 1: "yes"}
@@ -110,13 +110,13 @@ def test_writing_keeps_what_it_does_not_know(tmp_path):
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        XLMRobertaConfig.from_file(tmp_path / "config.json")
+        EncoderConfig.from_file(tmp_path / "config.json")
 
 
 def test_a_missing_or_endless_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
-        XLMRobertaConfig.from_file(tmp_path / "config.json")
+        EncoderConfig.from_file(tmp_path / "config.json")
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(CheckpointError, match="bytes"):
-        XLMRobertaConfig.from_file(tmp_path / "config.json")
+        EncoderConfig.from_file(tmp_path / "config.json")

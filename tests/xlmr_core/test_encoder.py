@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder, flops_per_token, optimise_for_inference
 
 LENGTHS = [1, 2, 3, 7, 64, 127, 128, 511, 512]
@@ -121,7 +121,7 @@ def test_a_loaded_encoder_learns_and_its_file_stays_as_it_was(random_model, text
 
 
 def test_matrices_cost_two_operations_a_parameter():
-    base = XLMRobertaConfig(hidden_size=768, num_hidden_layers=12, intermediate_size=3072)
+    base = EncoderConfig(hidden_size=768, num_hidden_layers=12, intermediate_size=3072)
     assert flops_per_token(base, 0) == 2 * 12 * (4 * 768 * 768 + 2 * 768 * 3072)
 
 

@@ -22,7 +22,7 @@ from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind
 from xlmr_core.checkpoint.reading import Checkpoint, directory_of_tokenizer
 from xlmr_core.checkpoint.task_heads import LABELLED
 from xlmr_core.checkpoint.weights import SortedTensors, StoredTensor, open_weights, sort_tensors
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
 from xlmr_core.tokenization import Tokenizer
@@ -131,7 +131,7 @@ def _look_at_parts(found: Diagnosis, location: Location) -> bool:
     home = adapter.base.directory if adapter else directory
     sentence = found.attempt("sentence-transformers", lambda: read_sentence_layout(home))
     encoder_directory = sentence.encoder_directory if sentence else _likely_encoder_directory(home)
-    config = found.attempt("config", lambda: XLMRobertaConfig.from_file(encoder_directory / layout.CONFIG))
+    config = found.attempt("config", lambda: EncoderConfig.from_file(encoder_directory / layout.CONFIG))
     if config is not None:
         _tell_shape(found, config)
     weights = found.attempt("weights", lambda: sort_tensors(open_weights(encoder_directory)))
@@ -159,7 +159,7 @@ def _tell_adapter(found: Diagnosis, adapter: Adapter) -> None:
     found.add("base", adapter.base.spec, layout.ADAPTER_CONFIG)
 
 
-def _tell_shape(found: Diagnosis, config: XLMRobertaConfig) -> None:
+def _tell_shape(found: Diagnosis, config: EncoderConfig) -> None:
     found.add("family", config.model_type, layout.CONFIG)
     shape = (
         f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} attention heads, "
@@ -194,11 +194,11 @@ def _size(tensor: StoredTensor) -> int:
     return int(torch.Size(tensor.shape).numel())
 
 
-def _tell_misfits(found: Diagnosis, config: XLMRobertaConfig, weights: SortedTensors) -> None:
+def _tell_misfits(found: Diagnosis, config: EncoderConfig, weights: SortedTensors) -> None:
     word = weights.encoder.get("embeddings.word_embeddings.weight")
     # The vocabulary is as large as its table; everything else the config must have right.
     rows = word.shape[0] if word is not None and len(word.shape) == 2 else config.vocab_size
-    sized = XLMRobertaConfig.from_dict(config.to_dict() | {"vocab_size": rows})
+    sized = EncoderConfig.from_dict(config.to_dict() | {"vocab_size": rows})
     for line in misfits(on_meta(lambda: Encoder(sized)), weights.encoder, encoder_file_names):
         found.add("weights", line, level="error", settle="the encoder does not fit its config; download it again")
 

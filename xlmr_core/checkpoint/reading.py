@@ -24,7 +24,7 @@ from xlmr_core.checkpoint.location import Location, download_command, locate
 from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind, task_of_classes
 from xlmr_core.checkpoint.task_heads import LABELLED, StoredHeads, refuse
 from xlmr_core.checkpoint.weights import StoredTensor, open_weights, sort_tensors
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import Head
@@ -112,15 +112,15 @@ class Checkpoint:
         self.heads = StoredHeads(spec, self.config, head_directory, head_tensors, word)
         self.report = self._check()
 
-    def _read_config(self, encoder_directory: Path) -> XLMRobertaConfig:
+    def _read_config(self, encoder_directory: Path) -> EncoderConfig:
         """Shape of the encoder; an adapter's own config, if it has one, names the labels of its head."""
-        config = XLMRobertaConfig.from_file(encoder_directory / layout.CONFIG)
+        config = EncoderConfig.from_file(encoder_directory / layout.CONFIG)
         if self.adapter is None:
             return config
         own = layout.read_json_if_any(self.directory / layout.CONFIG)
         shape = {key: value for key, value in config.to_dict().items() if not (own and key in _HEAD_CONFIG)}
         head = {key: value for key, value in own.items() if key in _HEAD_CONFIG}
-        return XLMRobertaConfig.from_dict(shape | head, source=str(self.directory / layout.CONFIG))
+        return EncoderConfig.from_dict(shape | head, source=str(self.directory / layout.CONFIG))
 
     @classmethod
     def open(cls, spec: str) -> "Checkpoint":
@@ -221,12 +221,12 @@ class Checkpoint:
             raise CheckpointError(f"{self.spec} names the head {name!r}, {rule}")
         return folder
 
-    def _read_head(self, folder: Path) -> tuple[XLMRobertaConfig, Mapping[str, StoredTensor]]:
+    def _read_head(self, folder: Path) -> tuple[EncoderConfig, Mapping[str, StoredTensor]]:
         """Labels and weights from one head's directory."""
         encoder = {key: value for key, value in self.config.to_dict().items() if key not in _HEAD_CONFIG}
         head = layout.read_json_if_any(folder / layout.CONFIG)
         head = {key: value for key, value in head.items() if key in _HEAD_CONFIG}
-        config = XLMRobertaConfig.from_dict(encoder | head, source=str(folder / layout.CONFIG))
+        config = EncoderConfig.from_dict(encoder | head, source=str(folder / layout.CONFIG))
         has_weights = (folder / layout.SAFETENSORS).is_file()
         return config, open_weights(folder).tensors if has_weights else {}
 

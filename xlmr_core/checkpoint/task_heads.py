@@ -8,7 +8,7 @@ from pathlib import Path
 from xlmr_core.checkpoint.assembly import FileNames, content_sha256, fill, misfits, on_meta
 from xlmr_core.checkpoint.keys import LAST_MODULE, HeadKind, all_head_file_names, decoder_file_names, head_file_names
 from xlmr_core.checkpoint.weights import StoredTensor, open_file
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import Head, MaskedLMHead, SequenceHead, TokenHead, lm_activation
 
@@ -42,7 +42,7 @@ class StoredHeads:
     """
 
     spec: str
-    config: XLMRobertaConfig
+    config: EncoderConfig
     directory: Path
     tensors: Mapping[str, StoredTensor]
     word: StoredTensor | None

@@ -3,7 +3,7 @@ import pytest
 
 from pipelines.finetune.batches import Batches, BatchSettings
 from pipelines.finetune.data import TokenisedTexts
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.tokenization.encoding import SpecialTokens
 
 SPECIAL = SpecialTokens(bos=0, eos=2, pad=1, unk=3, mask=63)
@@ -11,8 +11,8 @@ LABELS = ("aaa_Latn", "bbb_Latn", "eng_Latn")
 
 
 @pytest.fixture
-def config() -> XLMRobertaConfig:
-    return XLMRobertaConfig(
+def config() -> EncoderConfig:
+    return EncoderConfig(
         vocab_size=64,
         hidden_size=16,
         num_hidden_layers=1,

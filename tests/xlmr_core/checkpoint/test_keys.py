@@ -10,12 +10,12 @@ from xlmr_core.checkpoint.keys import (
     head_file_names,
     modern_name,
 )
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import MaskedLMHead, SequenceHead, TokenHead
 
-SMALL = XLMRobertaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=11, num_attention_heads=2, intermediate_size=8)
+SMALL = EncoderConfig(vocab_size=20, hidden_size=8, num_hidden_layers=11, num_attention_heads=2, intermediate_size=8)
 
 
 def names_of(module, translate):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import PREFIXES, encoder_file_names
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
 
@@ -255,7 +255,7 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.sampled_from(["config.json", "xlmr.json", "tokenizer_config.json"]), data=st.data(), value=JSON)
 def test_no_value_in_a_settings_file_raises_anything_but_our_own_error(classifier, edit_json, file, data, value):
-    names = [f.name for f in fields(XLMRobertaConfig)]
+    names = [f.name for f in fields(EncoderConfig)]
     other = ["task", "pooling", "max_length", "prompts", "truncate_dim", "model_max_length", "sentence_transformers"]
     path = classifier / file
     before = path.read_bytes() if path.exists() else b"{}"
@@ -290,7 +290,7 @@ def test_a_base_checkpoint_loads_in_seconds_and_about_once(tmp_path, edit_json):
         type_vocab_size=1,
     )
     with torch.device("meta"):
-        encoder = Encoder(XLMRobertaConfig.from_file(tmp_path / "config.json"))
+        encoder = Encoder(EncoderConfig.from_file(tmp_path / "config.json"))
     tensors = {
         part: torch.zeros(value.shape[0] // len(encoder_file_names(name)), *value.shape[1:])
         for name, value in encoder.state_dict().items()

@@ -7,12 +7,12 @@ from safetensors import safe_open
 
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory, writing
-from xlmr_core.config import XLMRobertaConfig
+from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import MaskedLMHead, SequenceHead, TokenHead
 
-CONFIG = XLMRobertaConfig(
+CONFIG = EncoderConfig(
     vocab_size=120,
     hidden_size=48,
     num_hidden_layers=2,
