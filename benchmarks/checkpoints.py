@@ -33,22 +33,26 @@ def classifier(shape: dict[str, int]) -> Path:
     return random_model("XLMRobertaForSequenceClassification", shape, LABELS)
 
 
-def random_model(architecture: str, shape: dict[str, int], labels: Sequence[str] = ()) -> Path:
+def random_model(
+    architecture: str, shape: dict[str, int], labels: Sequence[str] = (), *, spread: float = _SPREAD
+) -> Path:
     """A random checkpoint with a tokenizer.
 
     Args:
         architecture: Name of a class of transformers.
         shape: What its config says of the encoder's shape, as `BASE`.
         labels: Names of the head's outputs.
+        spread: Standard deviation of the weights times the root of the width. The usual 0.02 is 0.55 in the base
+            shape, at which `<s>` is alike in all texts; at 1 and more, the tokens of one text are, as each layer
+            halves what is their own, so that rounding would choose between them.
 
     Returns:
         The model directory.
     """
     content = _tokenizer_json()
     vocabulary = tokenizers.Tokenizer.from_str(content).get_vocab_size()
-    # Wider than the usual 0.02, at which all texts come out alike and agreement of outputs would say nothing.
-    spread = _SPREAD / shape["hidden_size"] ** 0.5
-    values: dict[str, Any] = shape | {"vocab_size": vocabulary, "initializer_range": spread, "type_vocab_size": 1}
+    values: dict[str, Any] = shape | {"vocab_size": vocabulary, "type_vocab_size": 1}
+    values |= {"initializer_range": spread / shape["hidden_size"] ** 0.5}
     values |= {"max_position_embeddings": 514, "layer_norm_eps": 1e-5}
     if labels:
         values["id2label"] = dict(enumerate(labels))

@@ -15,6 +15,8 @@ CORE = [
     "interface",
     "graph",
     "tasks",
+    "models",
+    "pretrained_tokenizers",
     "checkpoint",
     "heads",
     "encoder",

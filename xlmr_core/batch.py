@@ -106,23 +106,41 @@ def plan_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
     return batches
 
 
-def unpad(ids: Tensor, mask: Tensor, *, first_position: int) -> PackedBatch:
-    """Packs a padded batch.
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the tokens of a packed batch lie in a padded one, whichever side the padding is on.
 
-    Args:
-        ids: Padded ids (B, L).
-        mask: Non-zero where a token is real (B, L); each row needs at least one.
-        first_position: See `PackedBatch.from_numpy`.
+    Attributes:
+        shape: Rows and columns of the padded batch, B and L.
+        places: Row times L plus column of each packed token (T,), rising; None when nothing is padding.
+        lengths: Tokens of each row.
     """
-    real = mask.bool()
-    bounds = torch.nn.functional.pad(real.sum(1).cumsum(0), (1, 0))
-    # Padding may stand on either side; positions count real tokens only, as the padded reference does.
-    positions = (real.cumsum(1) - 1 + first_position)[real]
-    return PackedBatch(ids[real], positions, bounds.to(torch.int32), tuple(real.sum(1).tolist()))
 
+    shape: tuple[int, int]
+    places: Tensor | None
+    lengths: tuple[int, ...]
 
-def pad(packed_T: Tensor, mask: Tensor) -> Tensor:
-    """Spreads packed rows over a padded grid, zeros elsewhere: (T, ...) and (B, L) to (B, L, ...)."""
-    padded = packed_T.new_zeros(*mask.shape, *packed_T.shape[1:])
-    padded[mask.bool()] = packed_T
-    return padded
+    @classmethod
+    def of(cls, real: Tensor) -> "Grid":
+        """Finds the tokens of a mask (B, L), bool."""
+        shape = (real.shape[0], real.shape[1])
+        lengths = tuple(real.sum(1).tolist())
+        return cls(shape, None if sum(lengths) == real.numel() else real.flatten().nonzero().squeeze(1), lengths)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(B, L, ...) to (T, ...)."""
+        flat = padded.flatten(0, 1)
+        return flat if self.places is None else flat.index_select(0, self.places)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(T, ...) to (B, L, ...), zeros where there is no token."""
+        if self.places is None:
+            return packed.view(*self.shape, *packed.shape[1:])
+        empty = packed.new_zeros(self.shape[0] * self.shape[1], *packed.shape[1:])
+        return empty.index_copy(0, self.places, packed).view(*self.shape, *packed.shape[1:])
+
+    def batch(self, ids_BL: Tensor, positions_BL: Tensor) -> PackedBatch:
+        """The tokens as a packed batch."""
+        lengths = torch.tensor(self.lengths, device=ids_BL.device)
+        cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        return PackedBatch(self.pack(ids_BL), self.pack(positions_BL), cu_seqlens, self.lengths)

@@ -1,7 +1,8 @@
-"""The XLM-RoBERTa configuration: documented parameters, documented defaults, nothing else.
+"""Shape and conventions of an encoder, checked: what every other room of the core builds on.
 
 Source of names and defaults: the XLM-RoBERTa documentation of transformers 4.56.2. The defaults are BERT's
-by that documentation; a real checkpoint always carries its own `config.json`.
+by that documentation; a real checkpoint always carries its own `config.json`. The documented classes have settings
+that users change (`xlmr_core.models.configuration`); a model is built from what those come to here.
 """
 
 import json
@@ -54,7 +55,7 @@ class EncoderConfig:
         bos_token_id: Id of `<s>`.
         eos_token_id: Id of `</s>`.
         position_embedding_type: Only "absolute" is implemented.
-        is_decoder: Only False is implemented.
+        is_decoder: Whether a token sees only itself and those before it.
         classifier_dropout: Dropout of task heads; None means `hidden_dropout_prob`.
         id2label: Label names in the order of the head's outputs; empty when the file names none.
         problem_type: What a sequence classification head predicts; None when the file does not say.
@@ -162,6 +163,8 @@ class EncoderConfig:
         if not problems and self.hidden_size % self.num_attention_heads:
             heads = self.num_attention_heads
             problems.append(f"hidden_size {self.hidden_size}, num_attention_heads {heads} must divide it")
+        if not problems and self.pad_token_id >= self.vocab_size:
+            problems.append(f"pad_token_id {self.pad_token_id}, it must be below vocab_size {self.vocab_size}")
         if not problems and self.max_tokens < 8:
             problems.append(
                 f"max_position_embeddings {self.max_position_embeddings}, it leaves {self.max_tokens} tokens"
@@ -172,8 +175,8 @@ class EncoderConfig:
             problems.append(f"problem_type {self.problem_type!r}, known are {', '.join(get_args(ProblemType))}")
         if self.position_embedding_type != "absolute":
             problems.append(f"position_embedding_type {self.position_embedding_type!r}, only 'absolute' is implemented")
-        if self.is_decoder:
-            problems.append("is_decoder true, only encoders are implemented")
+        if not isinstance(self.is_decoder, bool):
+            problems.append(f"is_decoder {self.is_decoder!r}, it must be true or false")
         return problems
 
     def to_dict(self) -> dict[str, Any]:

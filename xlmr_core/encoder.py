@@ -7,31 +7,47 @@ tokens lie packed in one row, and query, key and value are one matrix.
 Letters: T packed tokens, D width, F feed-forward width, H heads, K width of a head.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from xlmr_core.attention import attend
+from xlmr_core.attention import Attention, attend
 from xlmr_core.batch import PackedBatch
 from xlmr_core.config import EncoderConfig
 from xlmr_core.linear import Linear
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token type rows, then LayerNorm."""
+    """Sum of word, position and token type rows, then LayerNorm.
+
+    The rows of the padding id and its position get no gradient.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        no_position = config.first_position - 1 if config.first_position else None
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size, no_position)
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Returns (T, D)."""
-        # Token types are always row 0: XLM-R never had a second segment.
-        summed_TD = self.word(batch.ids) + self.token_type.weight[0] + self.position(batch.positions)
-        embedded_TD: Tensor = self.dropout(self.norm(summed_TD))
+    def forward(self, batch: PackedBatch, words_TD: Tensor | None = None, types_T: Tensor | None = None) -> Tensor:
+        """Vectors of the tokens before the first layer.
+
+        Args:
+            batch: B sequences of together T tokens.
+            words_TD: What stands for the rows of the word table; default: those of the batch's ids.
+            types_T: Rows of the token type table; default: row 0, as XLM-R never had a second segment.
+
+        Returns:
+            (T, D).
+        """
+        words_TD = self.word(batch.ids) if words_TD is None else words_TD
+        types_TD = self.token_type.weight[0] if types_T is None else self.token_type(types_T)
+        embedded_TD: Tensor = self.dropout(self.norm(words_TD + types_TD + self.position(batch.positions)))
         return embedded_TD
 
 
@@ -43,6 +59,7 @@ class EncoderLayer(nn.Module):
         width = config.hidden_size
         self.num_heads = config.num_attention_heads
         self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = config.is_decoder
         self.qkv = Linear(width, 3 * width)
         self.attention_output = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, config.layer_norm_eps)
@@ -51,10 +68,12 @@ class EncoderLayer(nn.Module):
         self.output_norm = nn.LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_TD: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden_TD: Tensor, batch: PackedBatch, rows: Tensor | None = None, attention: Attention = attend
+    ) -> Tensor:
         """(T, D) to (T, D), or to (R, D) for R chosen rows, which attend to all the others."""
         qkv_T3HK = self.qkv(hidden_TD).unflatten(1, (3, self.num_heads, -1))
-        context_THK = attend(qkv_T3HK, batch, self.attention_dropout if self.training else 0.0)
+        context_THK = attention(qkv_T3HK, batch, self.attention_dropout if self.training else 0.0, self.is_causal)
         if rows is not None:
             hidden_TD, context_THK = hidden_TD[rows], context_THK[rows]
         attended_TD = self.dropout(self.attention_output(context_THK.flatten(1)))
@@ -90,16 +109,33 @@ class Encoder(nn.Module):
             (T, D), or (R, D).
         """
         hidden_TD: Tensor = self.embeddings(batch)
-        for number, layer in enumerate(self.layers, start=1):
-            hidden_TD = layer(hidden_TD, batch, rows if number == len(self.layers) else None)
-        return hidden_TD if rows is None or self.layers else hidden_TD[rows]
+        for layer in self.layers[:-1]:
+            hidden_TD = layer(hidden_TD, batch)
+        if not self.layers:
+            return hidden_TD if rows is None else hidden_TD[rows]
+        last_TD: Tensor = self.layers[-1](hidden_TD, batch, rows)
+        return last_TD
+
+    def set_words(self, table: nn.Embedding) -> None:
+        """Replaces the word embedding table; the vocabulary has its size from then on."""
+        self.embeddings.word = table
+        self.config = replace(self.config, vocab_size=table.num_embeddings)
+
+    def states(self, embedded_TD: Tensor, batch: PackedBatch, attention: Attention = attend) -> Iterator[Tensor]:
+        """The embedded tokens, then what each layer makes of them, each (T, D)."""
+        yield embedded_TD
+        for layer in self.layers:
+            embedded_TD = layer(embedded_TD, batch, attention=attention)
+            yield embedded_TD
 
 
 def initialise(module: nn.Module, std: float) -> None:
-    """Fresh weights as `transformers` makes them: normal matrices, zero biases, unit LayerNorms."""
+    """Fresh weights as `transformers` makes them: normal matrices, zero biases and padding rows, unit LayerNorms."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)) and part.weight.device.type != "meta":
             nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None and part.weight.device.type != "meta":
+            nn.init.zeros_(part.weight[part.padding_idx])
         if isinstance(part, nn.Linear) and part.bias is not None and part.bias.device.type != "meta":
             nn.init.zeros_(part.bias)
 

@@ -3,6 +3,7 @@
 XLMRError
 ├── CheckpointError   a model directory that cannot be used as it is
 ├── TaskError         an annotation asks for something its checkpoint or its options do not give
+├── ArgumentError     a documented class is called with arguments that do not fit; also a ValueError
 └── InputError        a record that cannot be processed; carries a short reason `code`
 
 Messages follow one pattern: what, what was got, the rule; what to do about it.
@@ -19,6 +20,10 @@ class CheckpointError(XLMRError):
 
 class TaskError(XLMRError):
     """An annotation whose options do not fit each other or the checkpoint they name."""
+
+
+class ArgumentError(XLMRError, ValueError):
+    """A call of a documented class with arguments that do not fit each other or the model."""
 
 
 class InputError(XLMRError):

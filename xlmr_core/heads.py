@@ -14,6 +14,9 @@ from xlmr_core.batch import PackedBatch
 from xlmr_core.config import Activation, EncoderConfig
 from xlmr_core.linear import Linear
 
+# A target that takes no part in a loss.
+IGNORED = -100
+
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import annotate, engine, heads, questions, rows, run, zero_shot
+from benchmarks import annotate, classes, engine, heads, questions, rows, run, zero_shot
 from benchmarks.checkpoints import LABELS, classifier, four_heads
 from benchmarks.corpus import Lengths, cut_texts
 from benchmarks.measure import Row, ratios, take_turns
@@ -127,3 +127,9 @@ def test_zero_shot_scores_agree_with_the_pipeline():
     assert [row.unit for row in found] == ["s", "s", "s", "x", "x", ""]
     assert found[-1].met
     assert [row.goal for row in found[3:5]] == [3.0, None]
+
+
+def test_hidden_states_of_padded_batches_agree():
+    *_, ratio, apart = classes.run(replace(classes.QUICK, shape=SHAPE, rounds=1), quiet)
+    assert apart.met
+    assert ratio.goal == 1.8

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings
 
-from xlmr_core.batch import PackedBatch, pad, plan_batches, unpad
+from xlmr_core.batch import Grid, PackedBatch, plan_batches
 
 lengths = st.lists(st.integers(1, 512), max_size=60).map(lambda values: np.array(values, dtype=np.int32))
 budgets = st.integers(1, 4096)
@@ -70,24 +70,27 @@ def padded(draw):
 
 
 @given(padded())
-def test_unpad_and_pad_are_inverse(ids_and_mask):
+def test_packing_and_padding_are_inverse(ids_and_mask):
     ids_BL, mask_BL = ids_and_mask
-    assert torch.equal(pad(unpad(ids_BL, mask_BL, first_position=2).ids, mask_BL), ids_BL * mask_BL)
+    grid = Grid.of(mask_BL.bool())
+    assert torch.equal(grid.pad(grid.pack(ids_BL)), ids_BL * mask_BL)
 
 
 @given(padded())
-def test_unpadded_positions_are_those_of_the_padded_reference(ids_and_mask):
+def test_a_packed_grid_is_the_batch_of_its_rows(ids_and_mask):
     ids_BL, mask_BL = ids_and_mask
-    reference_BL = XLMRobertaEmbeddings.create_position_ids_from_input_ids(ids_BL, padding_idx=1)
-    packed = unpad(ids_BL, mask_BL, first_position=2)
-    assert torch.equal(packed.positions, reference_BL[mask_BL.bool()])
+    positions_BL = XLMRobertaEmbeddings.create_position_ids_from_input_ids(ids_BL, padding_idx=1)
+    packed = Grid.of(mask_BL.bool()).batch(ids_BL, positions_BL)
     rows = [row[real.bool()].tolist() for row, real in zip(ids_BL, mask_BL, strict=True)]
-    assert packed.lengths == PackedBatch.from_lists(rows, first_position=2).lengths
+    expected = PackedBatch.from_lists(rows, first_position=2)
+    assert packed.lengths == expected.lengths
+    for name in ("ids", "positions", "cu_seqlens"):
+        assert torch.equal(getattr(packed, name), getattr(expected, name))
 
 
-def test_pad_keeps_further_dimensions():
-    mask_BL = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    assert pad(torch.ones(3, 4), mask_BL).sum(dim=(1, 2)).tolist() == [8.0, 4.0]
+def test_padding_keeps_further_dimensions():
+    grid = Grid.of(torch.tensor([[1, 1, 0], [1, 0, 0]]).bool())
+    assert grid.pad(torch.ones(3, 4)).sum(dim=(1, 2)).tolist() == [8.0, 4.0]
 
 
 def test_an_empty_sequence_is_a_mistake_of_the_caller():

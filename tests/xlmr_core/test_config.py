@@ -69,7 +69,7 @@ def test_all_problems_are_reported_at_once():
         "hidden_act": "mish",
         "problem_type": "ranking",
         "position_embedding_type": "relative_key",
-        "is_decoder": True,
+        "is_decoder": "yes",
         "architectures": "XLMRobertaModel",
     }
     with pytest.raises(CheckpointError) as error:

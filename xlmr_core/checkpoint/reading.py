@@ -115,6 +115,9 @@ class Checkpoint:
     def _read_config(self, encoder_directory: Path) -> EncoderConfig:
         """Shape of the encoder; an adapter's own config, if it has one, names the labels of its head."""
         config = EncoderConfig.from_file(encoder_directory / layout.CONFIG)
+        if config.is_decoder:
+            rule = "tasks read a text from both sides; set it to false if the model was trained so"
+            raise CheckpointError(f"{encoder_directory / layout.CONFIG} has is_decoder true, {rule}")
         if self.adapter is None:
             return config
         own = layout.read_json_if_any(self.directory / layout.CONFIG)

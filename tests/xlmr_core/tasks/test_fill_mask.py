@@ -357,7 +357,7 @@ def test_nothing_and_everything_can_be_hidden():
 
 
 def test_loss_and_gradients_equal_transformers(checkpoint):
-    from xlmr_core.batch import unpad
+    from xlmr_core.batch import Grid
     from xlmr_core.checkpoint import Checkpoint
 
     opened = Checkpoint.open(str(checkpoint))
@@ -368,7 +368,7 @@ def test_loss_and_gradients_equal_transformers(checkpoint):
     real = torch.arange(20) < torch.tensor([20, 7, 13, 2])[:, None]
     labels = torch.where(real & (torch.rand(4, 20, generator=generator) < 0.3), ids, -100)
     expected = model(ids, attention_mask=real.long(), labels=labels).loss
-    packed = unpad(ids, real, first_position=encoder.config.first_position)
+    packed = Grid.of(real).batch(ids, real.cumsum(1) + encoder.config.pad_token_id)
     loss = masked_lm.loss(head, encoder(packed), labels[real])
     assert loss.dtype == torch.float32
     assert abs(loss.item() - expected.item()) < TOLERANCE

@@ -1,0 +1,256 @@
+"""What all documented model classes share: names of parameters, reading, writing, resizing.
+
+A documented model shows its parameters in `state_dict` under the names that files and transformers have, while
+query, key and value are one matrix inside; `xlmr_core.checkpoint.keys` is the one table of names.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xlmr_core.checkpoint import layout
+from xlmr_core.encoder import initialise
+from xlmr_core.errors import ArgumentError
+from xlmr_core.models import loading
+from xlmr_core.models.configuration import XLMRobertaConfig
+
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+class PreTrainedModel(nn.Module):
+    """Base of the documented models.
+
+    Args:
+        config: Its settings; a copy is not made, changes made later by the user change the model's behaviour only
+            where the documentation says so (`problem_type`, `output_attentions`, ...).
+    """
+
+    config_class: ClassVar[type[XLMRobertaConfig]] = XLMRobertaConfig
+    base_model_prefix: ClassVar[str] = "roberta"
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__()
+        if not isinstance(config, XLMRobertaConfig):
+            rule = (
+                f"it must be a {self.config_class.__name__}; use {type(self).__name__}.from_pretrained for a directory"
+            )
+            raise ArgumentError(f"config is a {type(config).__name__}, {rule}")
+        self.config = config
+        self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_from_file_names)  # type: ignore[no-untyped-call]
+
+    def file_names(self, name: str) -> tuple[str, ...]:
+        """Names in a file of the tensors that make up a parameter which is no child documented model's."""
+        return (name,)
+
+    # Embeddings and heads.
+
+    @property
+    def base_model(self) -> "PreTrainedModel":
+        """The model without its head."""
+        base: PreTrainedModel = getattr(self, self.base_model_prefix, self)
+        return base
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embedding table."""
+        return self.base_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the word embedding table."""
+        self.base_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The projection to the vocabulary; None for a model without one."""
+        return None
+
+    def tie_weights(self) -> None:
+        """Makes the projection to the vocabulary use the word embedding table, where the config says so."""
+        output = self.get_output_embeddings()
+        if output is not None and self.config.tie_word_embeddings:
+            output.weight = self.get_input_embeddings().weight
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Gives the vocabulary another size.
+
+        Args:
+            new_num_tokens: How many tokens; default: as many as now.
+            pad_to_multiple_of: Round up to a multiple of this.
+            mean_resizing: Whether new rows are the mean of the old ones (Hewitt 2021) or fresh.
+
+        Returns:
+            The word embedding table.
+
+        Raises:
+            ArgumentError: A number is below 1, or leaves no room for the padding id.
+        """
+        old = self.get_input_embeddings()
+        count = old.num_embeddings if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+            raise ArgumentError(f"pad_to_multiple_of {pad_to_multiple_of}, it must be 1 or more")
+        if pad_to_multiple_of:
+            count = -(-count // pad_to_multiple_of) * pad_to_multiple_of
+        if count <= self.config.pad_token_id:
+            raise ArgumentError(f"new_num_tokens {count}, it must be above pad_token_id {self.config.pad_token_id}")
+        if count == old.num_embeddings:
+            return old
+        std = self.config.initializer_range
+        table = nn.Embedding(count, old.embedding_dim, old.padding_idx, device="meta")
+        table.weight = loading.resized(old.weight, count, std, mean=mean_resizing)
+        self.set_input_embeddings(table)
+        output = self.get_output_embeddings()
+        if output is not None:
+            if not self.config.tie_word_embeddings:
+                output.weight = loading.resized(output.weight, count, std, mean=mean_resizing)
+            output.bias = loading.resized(output.bias, count, 0.0, mean=False)
+            output.out_features = count
+        self.tie_weights()
+        self.config.vocab_size = count
+        return table
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Parameters of the model, each counted once."""
+        table = self.get_input_embeddings().weight
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and parameter is table)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Their type."""
+        return next(self.parameters()).dtype
+
+    # Files.
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: XLMRobertaConfig | str | Path | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: str | torch.device | None = None,
+        ignore_mismatched_sizes: bool = False,
+        attn_implementation: str | None = None,
+        quantization_config: object = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Opens a model directory or Hub id, in evaluation mode.
+
+        What a checkpoint lacks besides its encoder is initialised, with a warning that names it: fine-tuning starts
+        so. Layers of the files beyond the config's are left out, with a warning too. The tasks of `pipeline` and
+        `annotate` refuse such a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: A directory, `mini`, or a Hub id `org/name[@revision]`.
+            config: Its settings in place of the directory's; or where those are.
+            dtype: Type of the weights; default float32, "auto" the type that the config states, else the stored one.
+            torch_dtype: The same by its older name.
+            device_map: Where to: a device; "auto" is CUDA where there is one.
+            ignore_mismatched_sizes: Whether tensors of another size, such as a head's, are initialised too.
+            attn_implementation: "sdpa" and "flash_attention_2" mean the packed engine; "eager" computes padding.
+            quantization_config: Not implemented.
+            kwargs: Overrides of the settings, such as `num_labels`, `id2label`, `problem_type`.
+
+        Raises:
+            CheckpointError: The directory cannot be used; all that is wrong with its weights at once.
+            ArgumentError: An argument is none of this class.
+        """
+        if quantization_config is not None:
+            raise ArgumentError("quantization_config is not implemented; leave it out and pass dtype=torch.bfloat16")
+        location = loading.locate_model(pretrained_model_name_or_path)
+        if attn_implementation is not None:
+            kwargs["attn_implementation"] = attn_implementation
+        add_pooling = {"add_pooling_layer": kwargs.pop("add_pooling_layer")} if "add_pooling_layer" in kwargs else {}
+        if config is None or isinstance(config, str | Path):
+            config = cls.config_class.from_pretrained(location if config is None else config, **kwargs)
+        elif isinstance(config, XLMRobertaConfig):
+            config = cls.config_class.from_dict(vars(config) | {"name_or_path": str(location)}, **kwargs)
+        else:
+            rule = f"it must be a {cls.config_class.__name__} or the path of one; leave it out for the directory's"
+            raise ArgumentError(f"config is a {type(config).__name__}, {rule}")
+        stored = loading.read_tensors(location)
+        config.vocab_size = loading.vocabulary_size(stored, config.vocab_size)
+        if loading.has_own_decoder(stored):
+            config.tie_word_embeddings = False
+        config.dtype = loading.dtype_of(dtype if dtype is not None else torch_dtype, config, stored)
+        device = loading.device_of(device_map)
+        with torch.device("meta"):
+            model = cls(config, **add_pooling)
+        differences = loading.fill_model(model, stored, config, ignore_mismatched_sizes=ignore_mismatched_sizes)
+        if differences:
+            what = f"{pretrained_model_name_or_path} is not all of a {cls.__name__}"
+            warnings.warn("; ".join([what, *differences]), stacklevel=2)
+        model.tie_weights()
+        return model.to(device=device, dtype=config.dtype).eval()
+
+    def save_pretrained(self, save_directory: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Writes `config.json` and `model.safetensors`, which `transformers` and this package open.
+
+        Raises:
+            CheckpointError: The path is a file.
+        """
+        folder = Path(save_directory)
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = self.dtype
+        self.config.save_pretrained(folder)
+        tensors = dict(self.state_dict() if state_dict is None else state_dict)
+        output = self.get_output_embeddings()
+        if output is not None and output.weight is self.get_input_embeddings().weight:
+            # They are the word embedding table and `lm_head.bias`.
+            tensors = {name: value for name, value in tensors.items() if not name.startswith("lm_head.decoder.")}
+        # Clones: parts of one matrix share its memory, which safetensors refuses.
+        plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        draft = folder / f".{layout.SAFETENSORS}"
+        save_file(plain, draft, metadata={"format": "pt"})
+        draft.replace(folder / layout.SAFETENSORS)
+
+    def _initialise(self, part: nn.Module) -> None:
+        """Fresh weights of a head, and its tie to the embeddings."""
+        initialise(part, self.config.initializer_range)
+        self.tie_weights()
+
+
+def _own_names(model: PreTrainedModel, prefix: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Parameters of a model that are no child documented model's: their names, and those in files."""
+    children = [f"{name}." for name, child in model.named_children() if isinstance(child, PreTrainedModel)]
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False) if not name.startswith(tuple(children))]
+    return [(prefix + name, tuple(prefix + part for part in model.file_names(name))) for name in names]
+
+
+def _to_file_names(model: PreTrainedModel, state: dict[str, Any], prefix: str, _: object) -> None:
+    """Renames what `state_dict` gathered; parts of a matrix are views of it."""
+    for name, parts in _own_names(model, prefix):
+        whole = state.pop(name)
+        state |= dict(zip(parts, whole.chunk(len(parts)), strict=True))
+    if f"{prefix}lm_head.decoder.bias" in state:
+        state[f"{prefix}lm_head.bias"] = state[f"{prefix}lm_head.decoder.bias"]
+
+
+def _from_file_names(model: PreTrainedModel, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Renames what `load_state_dict` is given; what is missing stays so and is reported by torch."""
+    for buffer in _BUFFERS:
+        state.pop(prefix + buffer, None)
+    bias, usual = f"{prefix}lm_head.decoder.bias", f"{prefix}lm_head.bias"
+    # Where both are there and differ, transformers computes with this one.
+    usual_bias = state.pop(usual, None)
+    if usual_bias is not None:
+        state.setdefault(bias, usual_bias)
+    for name, parts in _own_names(model, prefix):
+        if all(part in state for part in parts):
+            tensors = [state.pop(part) for part in parts]
+            state[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)

@@ -1,0 +1,365 @@
+"""The encoder with a head for each documented purpose.
+
+Letters: B rows, L columns, T real tokens, C outputs, V tokens of the vocabulary.
+"""
+
+import warnings
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xlmr_core.checkpoint.keys import HeadKind, head_file_names
+from xlmr_core.errors import ArgumentError
+from xlmr_core.heads import IGNORED, MaskedLMHead, SequenceHead, TokenHead
+from xlmr_core.linear import Linear
+from xlmr_core.models import losses
+from xlmr_core.models.configuration import XLMRobertaConfig
+from xlmr_core.models.outputs import (
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from xlmr_core.models.pretrained import PreTrainedModel
+from xlmr_core.models.xlm_roberta import Result, XLMRobertaModel, refuse_decoding
+
+
+class WithHead(PreTrainedModel):
+    """A model with a head over `roberta`."""
+
+    model_class: ClassVar[type[XLMRobertaModel]] = XLMRobertaModel
+    head_kind: ClassVar[HeadKind | None] = None
+    has_pooler: ClassVar[bool] = False
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        self.roberta = self.model_class(config, add_pooling_layer=self.has_pooler)
+
+    def file_names(self, name: str) -> tuple[str, ...]:
+        """See `PreTrainedModel.file_names`."""
+        return (name,) if self.head_kind is None else head_file_names(self.head_kind, name.partition(".")[2])
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the head."""
+        return self.config.num_labels
+
+
+class XLMRobertaForMaskedLM(WithHead):
+    """The encoder with a masked language modelling head.
+
+    Args:
+        config: Its settings.
+    """
+
+    head_kind = "masked-lm"
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        if config.is_decoder:
+            rule = "a masked language model reads both sides; set config.is_decoder=False"
+            warnings.warn(f"is_decoder is True, {rule}", stacklevel=2)
+        self.lm_head = MaskedLMHead(self.roberta.encoder.config, config.vocab_size)
+        self._initialise(self.lm_head)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection to the vocabulary."""
+        return self.lm_head.decoder
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Result:
+        """Logits of every token, and the loss where labels (B, L) are given, -100 to ignore.
+
+        Other arguments and errors are those of `XLMRobertaModel.forward`.
+        """
+        refuse_decoding(self.config, encoder_hidden_states, encoder_attention_mask)
+        given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
+        labels = losses.token_labels(labels, call.inputs.real_BL, self.config.vocab_size)
+        encoded = self.roberta.run(call, whole=losses.counts_padding(labels, call.inputs.real_BL))
+        logits_TV = self.lm_head(encoded.hidden_TD)
+        output = MaskedLMOutput(
+            loss=None if labels is None else losses.cross_entropy(logits_TV, encoded.grid.pack(labels)),
+            logits=encoded.grid.pad(logits_TV),
+            hidden_states=encoded.states,
+            attentions=encoded.attentions,
+        )
+        return output if call.return_dict else output.to_tuple()
+
+
+class XLMRobertaForCausalLM(WithHead):
+    """The encoder with a language modelling head, each token seeing those before it where `is_decoder` is set.
+
+    Args:
+        config: Its settings.
+    """
+
+    head_kind = "masked-lm"
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        if not config.is_decoder:
+            rule = "every token sees the ones it should predict; set config.is_decoder=True"
+            warnings.warn(f"is_decoder is False, {rule}", stacklevel=2)
+        self.lm_head = MaskedLMHead(self.roberta.encoder.config, config.vocab_size)
+        self._initialise(self.lm_head)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection to the vocabulary."""
+        return self.lm_head.decoder
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: object = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Result:
+        """Logits of every next token, and the loss where labels (B, L) are given: token i predicts label i + 1.
+
+        Other arguments and errors are those of `XLMRobertaModel.forward`.
+        """
+        refuse_decoding(self.config, encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache)
+        given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
+        labels = losses.token_labels(labels, call.inputs.real_BL, self.config.vocab_size)
+        if labels is not None:
+            labels = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+        encoded = self.roberta.run(call, whole=losses.counts_padding(labels, call.inputs.real_BL))
+        logits_TV = self.lm_head(encoded.hidden_TD)
+        output = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else losses.cross_entropy(logits_TV, encoded.grid.pack(labels)),
+            logits=encoded.grid.pad(logits_TV),
+            hidden_states=encoded.states,
+            attentions=encoded.attentions,
+        )
+        return output if call.return_dict else output.to_tuple()
+
+
+class XLMRobertaForSequenceClassification(WithHead):
+    """The encoder with a classification or regression head over `<s>`.
+
+    Args:
+        config: Its settings; `num_labels` and `problem_type` among them.
+    """
+
+    head_kind = "sequence-classification"
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        self.classifier = SequenceHead(self.roberta.encoder.config, config.num_labels)
+        self._initialise(self.classifier)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Result:
+        """Logits (B, C), and the loss where labels are given.
+
+        A `problem_type` that is None is settled by the first labels and kept in the config: one output is regression,
+        whole numbers (B,) are one class each, anything else (B, C) is several.
+
+        Other arguments and errors are those of `XLMRobertaModel.forward`.
+        """
+        given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
+        encoded = self.roberta.run_for_first(call)
+        logits_BC = self.classifier(encoded.hidden_TD, encoded.batch)
+        loss = None
+        if labels is not None:
+            self.config.problem_type = self.config.problem_type or losses.problem_type(self.num_labels, labels)
+            loss = losses.sequence_loss(logits_BC, labels, self.config.problem_type)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits_BC, hidden_states=encoded.states, attentions=encoded.attentions
+        )
+        return output if call.return_dict else output.to_tuple()
+
+
+class XLMRobertaForMultipleChoice(WithHead):
+    """The encoder with one score for each choice, from the pooler.
+
+    Args:
+        config: Its settings.
+    """
+
+    has_pooler = True
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = Linear(config.hidden_size, 1)
+        self._initialise(self.classifier)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Result:
+        """Logits (B, choices), and the loss where the right choices (B,) are given.
+
+        The tensors have one dimension more, (B, choices, L); other arguments and errors are those of
+        `XLMRobertaModel.forward`.
+        """
+        first = input_ids if input_ids is not None else inputs_embeds
+        dimensions = 3 if input_ids is not None else 4
+        if first is None or first.dim() != dimensions:
+            got = None if first is None else tuple(first.shape)
+            rule = "it must be (batch, choices, length), with the width behind it for inputs_embeds"
+            raise ArgumentError(f"input of shape {got}, {rule}; add a dimension with [None] for one question")
+        choices = first.shape[1]
+
+        def flat(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.flatten(0, 1)
+
+        given = (flat(input_ids), flat(attention_mask), flat(token_type_ids), flat(position_ids), flat(inputs_embeds))
+        call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
+        encoded = self.roberta.run_for_first(call)
+        logits_BC = self.classifier(self.dropout(self.roberta.pool(encoded))).view(-1, choices)
+        output = MultipleChoiceModelOutput(
+            loss=None if labels is None else losses.sequence_loss(logits_BC, labels, "single_label_classification"),
+            logits=logits_BC,
+            hidden_states=encoded.states,
+            attentions=encoded.attentions,
+        )
+        return output if call.return_dict else output.to_tuple()
+
+
+class XLMRobertaForTokenClassification(WithHead):
+    """The encoder with a classification head over each token.
+
+    Args:
+        config: Its settings; `num_labels` among them.
+    """
+
+    head_kind = "token-classification"
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        self.classifier = TokenHead(self.roberta.encoder.config, config.num_labels)
+        self._initialise(self.classifier)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Result:
+        """Logits (B, L, C), and the loss where labels (B, L) are given, -100 to ignore.
+
+        Other arguments and errors are those of `XLMRobertaModel.forward`.
+        """
+        given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
+        labels = losses.token_labels(labels, call.inputs.real_BL, self.num_labels)
+        encoded = self.roberta.run(call, whole=losses.counts_padding(labels, call.inputs.real_BL))
+        logits_TC = self.classifier(encoded.hidden_TD, encoded.batch)
+        output = TokenClassifierOutput(
+            loss=None if labels is None else losses.cross_entropy(logits_TC, encoded.grid.pack(labels)),
+            logits=encoded.grid.pad(logits_TC),
+            hidden_states=encoded.states,
+            attentions=encoded.attentions,
+        )
+        return output if call.return_dict else output.to_tuple()
+
+
+class XLMRobertaForQuestionAnswering(WithHead):
+    """The encoder with a start and an end score for each token.
+
+    Args:
+        config: Its settings; `num_labels` must be 2.
+    """
+
+    head_kind = None
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        if config.num_labels != 2:
+            raise ArgumentError(f"num_labels {config.num_labels}, question answering has 2 outputs; leave it out")
+        self.qa_outputs = Linear(config.hidden_size, 2)
+        self._initialise(self.qa_outputs)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Result:
+        """Start and end logits (B, L), and the loss where the right columns (B,) are given.
+
+        Columns from L on are ignored. The loss is a softmax over all columns, padding too, as in transformers, so
+        that padding is computed for it. Other arguments and errors are those of `XLMRobertaModel.forward`.
+        """
+        given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
+        trains = start_positions is not None and end_positions is not None
+        encoded = self.roberta.run(call, whole=trains and not bool(call.inputs.real_BL.all()))
+        start_BL, end_BL = encoded.grid.pad(self.qa_outputs(encoded.hidden_TD)).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = losses.span_loss(start_BL, end_BL, start_positions, end_positions)
+        output = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_BL.contiguous(),
+            end_logits=end_BL.contiguous(),
+            hidden_states=encoded.states,
+            attentions=encoded.attentions,
+        )
+        return output if call.return_dict else output.to_tuple()
