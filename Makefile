@@ -39,6 +39,8 @@ $(ORACLE)/.stamp: Makefile
 
 oracle: $(ORACLE)/.stamp
 	$(ORACLE)/bin/python tests/oracle/question_answering.py tests/golden/question_answering.json
+	$(ORACLE)/bin/python tests/oracle/head_masks.py tests/golden/head_masks.json
+	$(ORACLE)/bin/python tests/oracle/documented_classes.py tests/golden/documented_classes.json
 
 bench: $(VENV)/.stamp
 	$(BIN)/xlmr bench

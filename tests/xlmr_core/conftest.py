@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,13 +66,26 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def oracles(golden: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The checkpoints of the golden file, by name; their writer is loaded by its path, since tests are no package."""
-    spec = importlib.util.spec_from_file_location("oracle_checkpoint", TESTS / "oracle/checkpoint.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def oracle_module() -> Callable[[str], ModuleType]:
+    """Loads a file of the oracle that runs here too, `oracle_module("checkpoint")`; by path: tests are no package."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"oracle_{name}", TESTS / f"oracle/{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def oracles(
+    golden: dict[str, Any], oracle_module: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The checkpoints of the golden file, by name."""
+    module = oracle_module("checkpoint")
     made = {}
     for name, arguments in golden["checkpoints"].items():
         arguments = {key: value for key, value in arguments.items() if key != "sha256"}

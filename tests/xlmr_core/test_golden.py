@@ -1,8 +1,8 @@
 """The golden files speak of checkpoints and a tokenizer that are here byte for byte; else `make oracle` is due."""
 
-import importlib.util
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +13,9 @@ GOLDEN = json.loads((TESTS / "golden/question_answering.json").read_text(encodin
 
 
 @pytest.fixture(scope="module")
-def oracle_checkpoint() -> ModuleType:
-    """The writer that the oracle ran, loaded by its path: tests are no package."""
-    spec = importlib.util.spec_from_file_location("oracle_checkpoint", TESTS / "oracle/checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def oracle_checkpoint(oracle_module: Callable[[str], ModuleType]) -> ModuleType:
+    """The writer that the oracle ran."""
+    return oracle_module("checkpoint")
 
 
 @pytest.mark.parametrize("name", GOLDEN["checkpoints"])
