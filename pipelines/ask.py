@@ -1,6 +1,7 @@
 """`xlmr run --task T --model M`: one answer, or one a line of standard input, as a table or as lines of JSON."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from xlmr_core.interface.forms import parameter_names
 # Longer inputs come as files, to a job.
 MAX_LINE_CHARACTERS = 1 << 24
 _CELL_CHARACTERS = 400
+# What a terminal takes for orders; tabs and line breaks do no harm.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def run_task(
@@ -77,14 +80,19 @@ def split_words(task: str, words: Sequence[str]) -> tuple[list[str], dict[str, s
     """Tells texts from `KEY=VALUE` words; what stands before `=` must be a parameter of the task.
 
     Raises:
-        ConfigError: There is more than one text.
+        ConfigError: There is more than one text, or what looks like a parameter is none.
     """
     known = parameter_names(task)
     settings = [word for word in words if word.partition("=")[0] in known and "=" in word]
     texts = [word for word in words if word not in settings]
+    parameters = dict(word.split("=", 1) for word in settings)
+    unknown = [word.partition("=")[0] for word in texts if re.match(r"[A-Za-z_]\w*=", word)]
+    if unknown and len(texts) > ("context" not in parameters):
+        rule = f"known are {', '.join(sorted(known))}; correct it, or give a text like this on standard input"
+        raise ConfigError(f"{', '.join(unknown)} is no option of {task}, {rule}")
     if len(texts) > 1:
         raise ConfigError(f"got {len(texts)} texts, one is read; several come as lines of standard input")
-    return texts, dict(word.split("=", 1) for word in settings)
+    return texts, parameters
 
 
 def ask_lines(ask: Pipeline, lines: Iterable[str], parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -125,11 +133,12 @@ def show(answer: Any, console: Console) -> None:
         return
     table = Table(*rows[0])
     for row in rows:
-        # Texts are shown as they are: "[/b]" in one is no markup.
+        # Texts are shown as they are: "[/b]" in one is no markup, and an escape sequence moves no cursor.
         table.add_row(*(escape(_cell(value)) for value in row.values()))
     console.print(table)
 
 
 def _cell(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    text = _CONTROL.sub(lambda control: f"\\x{ord(control[0]):02x}", text)
     return text if len(text) <= _CELL_CHARACTERS else text[: _CELL_CHARACTERS - 1] + "…"

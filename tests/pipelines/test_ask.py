@@ -27,6 +27,15 @@ def test_a_word_is_a_parameter_only_where_the_task_knows_its_name():
         split_words("fill-mask", ["one", "two"])
 
 
+def test_a_misspelt_parameter_is_named_and_not_taken_for_a_text():
+    with pytest.raises(ConfigError, match=r"topk is no option of fill-mask, known are max_length, stride, .*top_k"):
+        split_words("fill-mask", ["one <mask>", "topk=1"])
+    with pytest.raises(ConfigError, match="topk is no option of question-answering"):
+        split_words("question-answering", ["question=Who?", "context=Ada.", "topk=1"])
+    # Alone it may be a text.
+    assert split_words("fill-mask", ["topk=<mask>"]) == (["topk=<mask>"], {})
+
+
 def test_one_question_is_asked_of_every_line(reader: str, monkeypatch, capsys):
     contexts, question = ["Anna liest ein Buch.", "Ada wrote the first program."], "Who?"
     fine, found = ask("question-answering", reader, [f"question={question}"], contexts, monkeypatch, capsys)
@@ -52,3 +61,19 @@ def test_a_table_shows_brackets_of_a_text_as_they_are():
     out = io.StringIO()
     show([{"answer": "[/b] and [red]this[/red]"}], Console(file=out))
     assert "[/b] and [red]this[/red]" in out.getvalue()
+
+
+def test_a_text_gives_a_terminal_no_orders():
+    out, answer = io.StringIO(), {"answer": "\x1b[2J\x9b\r\x7fÅ 世 أ", "labels": ["\x1b]0;title\x07"]}
+    show([answer], Console(file=out, force_terminal=True, width=200, color_system=None))
+    shown = out.getvalue()
+    assert not set(shown) & {"\x1b", "\x9b", "\r", "\x7f", "\x07"}
+    assert r"\x1b[2J\x9b\x0d\x7fÅ 世 أ" in shown
+
+
+def test_json_holds_the_exact_text(reader: str, monkeypatch, capsys):
+    context = "\x1b[2J\x9b"
+    words = ["question=Who?", f"context={context}", "max_answer_len=60"]
+    _, (found,) = ask("question-answering", reader, words, [], monkeypatch, capsys)
+    assert found["answer"] == context[found["start"] : found["end"]]
+    assert "\x1b" in found["answer"]

@@ -251,14 +251,18 @@ class ModelGraph:
         self, packed: PackedBatch, windows: WindowSet, chosen: np.ndarray, cu_seqlens: np.ndarray
     ) -> WindowBatch:
         """The packed windows with what some heads need to know of them."""
-        view, plan = self.plan.views[windows.view], windows.windows
+        views, plan = self.plan.views, windows.windows
         prompt = hidden = hidden_at = None
-        if view.prompt:
-            # `<s>`, and in a text's first window the prompt.
+        tokens_B = np.full(len(chosen), views[windows.view].prompt_tokens)
+        if windows.items.is_second is not None and windows.second_view is not None:
+            is_second_B = windows.items.is_second[plan.item[chosen]]
+            tokens_B = np.where(is_second_B, views[windows.second_view].prompt_tokens, tokens_B)
+        if tokens_B.any():
+            # `<s>`, and in a text's first window the prompt; nothing where there is no prompt.
             begins = plan.start[chosen] == 0
             if plan.pair_start is not None:
                 begins &= plan.pair_start[chosen] == 0
-            prompt = torch.from_numpy(np.where(begins, view.prompt_tokens + 1, 1)).to(self.device)
+            prompt = torch.from_numpy(np.where(tokens_B > 0, np.where(begins, tokens_B + 1, 1), 0)).to(self.device)
         if plan.hidden is not None:
             text, token = windows.items.text, plan.hidden[chosen]
             of_text = text.encodings.splits[text.of_item[plan.item[chosen]]]

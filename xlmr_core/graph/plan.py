@@ -291,7 +291,8 @@ def _window_size(
         raise TaskError(f"{where}: max_length={max_length}, the checkpoint takes 8 to {limit} tokens")
     half = max_length // 2
     if parsed.stride is None:
-        return max_length, min(half, 128)
+        # As transformers' old pipeline had it; a window must move on all the same.
+        return max_length, min(half, 128, max_length - FRAME_PAIR - 1)
     # A quarter keeps small windows moving; the default suits windows of 512.
     stride = min(parsed.stride, max_length // 4) if "stride" not in options else parsed.stride
     if reading.layout == "question":
@@ -329,7 +330,7 @@ def _view(
     views: list[View], tokenizer: Tokenizer, checkpoint: Checkpoint, reading: Reading, side: Literal["text", "second"]
 ) -> int:
     """Index of the view that gives these tokens, made when there is none; asks it for offsets when needed."""
-    prompt = reading.prompt if side == "text" or reading.layout == "apart" else ""
+    prompt = reading.prompt if side == "text" else reading.second_prompt
     offsets = reading.offsets and side == "text"
     for index, view in enumerate(views):
         alike = (view.tokenizer_sha256, view.prompt, view.side) == (tokenizer.sha256, prompt, side)

@@ -30,6 +30,7 @@ class WindowSet:
     Attributes:
         encoder_sha256: Which encoder.
         view: Which tokenisation of the texts.
+        second_view: Which one of the records' second texts; None where they are not read.
         reading: How texts are laid out.
         items: What the windows are cut from.
         windows: Distinct windows, ordered by item (W).
@@ -43,6 +44,7 @@ class WindowSet:
 
     encoder_sha256: str
     view: int
+    second_view: int | None
     reading: Reading
     items: Items
     windows: Windows
@@ -95,6 +97,7 @@ def _window_set(plan: GraphPlan, encoded: EncodedRecords, annotations: list[Anno
     return WindowSet(
         encoder_sha256=shared.encoder_sha256,
         view=shared.view,
+        second_view=shared.second_view,
         reading=reading,
         items=items,
         windows=windows,

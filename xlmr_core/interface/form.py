@@ -58,6 +58,8 @@ class Form:
         taken: Parameters that `write` reads itself, and what checks a value, text too; it raises ValueError.
         inputs: Parameters that are inputs by name; `read` takes them. The first one is the second text or texts.
         defaults: Options that differ from the task's own defaults.
+        certain: Options under which a head that the task cannot read is all that can be wrong with it; None where a
+            task reads heads of any shape.
         subject: What an empty input is called.
         lists_text: Whether the answer to a single text is a list of one.
         bares_one: Whether the answer to a list of one is bare; odd like the other, and what users' code expects.
@@ -70,13 +72,21 @@ class Form:
     taken: Mapping[str, Callable[[object], Any]] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    certain: Mapping[str, Any] | None = None
     subject: str = "the text"
     lists_text: bool = False
     bares_one: bool = False
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """Raises CheckpointError when the checkpoint lacks the task's head; reads shapes only."""
-        head = TASKS[self.kind][0].head
+        """Refuses a checkpoint without the task's head, or with one that it cannot read; looks at shapes only.
+
+        Raises:
+            CheckpointError: There is no such head.
+            TaskError: It has another number of outputs than the task reads.
+        """
+        task, options = TASKS[self.kind]
         # What comes after pooling is optional.
-        if head != "embedding":
-            checkpoint.num_outputs(head)
+        if task.head != "embedding":
+            checkpoint.num_outputs(task.head)
+        if self.certain is not None:
+            task.bind(checkpoint, options(**self.certain))

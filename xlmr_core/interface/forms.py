@@ -19,21 +19,26 @@ def _texts(*keys: str, pair: str | None = None, pairs: str | None = None, needed
     """
     second = pair or pairs
 
-    def one(item: Any) -> tuple[str, Any]:
+    names = [*keys, second] if second else list(keys)
+
+    def one(number: int, item: Any) -> tuple[str, Any]:
         if isinstance(item, str):
             return item, None
         if not isinstance(item, Mapping):
-            raise InputError(
-                f"got a {type(item).__name__}, an input is a text or a dict with {keys[0]}", code="bad_input"
-            )
+            rule = f"an input is a text or a dict with {keys[0]}"
+            raise InputError(f"input {number}: got a {type(item).__name__}, {rule}", code="bad_input")
         text = next((item[key] for key in keys if key in item), None)
         beside = item.get(second) if second else None
         if not isinstance(text, str):
-            raise InputError(f"input has no text {keys[0]!r}, it has {', '.join(map(str, item))}", code="bad_input")
+            found = ", ".join(map(str, item))
+            raise InputError(f"input {number} has no text {keys[0]!r}, it has {found}", code="bad_input")
+        if unknown := ", ".join(repr(key) for key in item if key not in names):
+            rule = f"known are {', '.join(names)}; parameters stand beside the inputs"
+            raise InputError(f"input {number} has the unknown {unknown}, {rule}", code="bad_input")
         return text, beside
 
     def read(inputs: tuple[Any, ...], settings: dict[str, Any]) -> Inputs:
-        named = {key: settings.pop(key) for key in (*keys, second) if key in settings}
+        named = {key: settings.pop(key) for key in names if key in settings}
         given = list(inputs)
         if second and len(given) > 1:
             named[second] = given.pop()
@@ -43,7 +48,7 @@ def _texts(*keys: str, pair: str | None = None, pairs: str | None = None, needed
         single: Literal["text", "dict"] | None = None
         if not isinstance(item, list | tuple | Iterator):
             single = "text" if isinstance(item, str) else "dict"
-        rows = [one(row) for row in ([item] if single else item)]
+        rows = [one(number, row) for number, row in enumerate([item] if single else item)]
         if second in named:
             rows = _with_seconds(rows, named[second], several=pairs is not None, name=second)
         missing = [str(number) for number, (_, beside) in enumerate(rows) if beside is None]
@@ -257,6 +262,7 @@ FORMS: Mapping[str, Form] = {
             "align_to_words": "align_to_words",
         },
         inputs=("question", "context"),
+        certain={},
         bares_one=True,
         subject="the context",
     ),
@@ -266,6 +272,7 @@ FORMS: Mapping[str, Form] = {
         _choice,
         options=_WINDOWS,
         inputs=("choices",),
+        certain={},
     ),
     "text-ranking": Form(
         "rerank",
@@ -273,13 +280,22 @@ FORMS: Mapping[str, Form] = {
         _ranking,
         options=_WINDOWS | {"top_k": "top_k", "function_to_apply": "activation"},
         inputs=("documents",),
+        # The activation of the checkpoint may be one that only a call can replace.
+        certain={"activation": "none"},
         subject="the query",
     ),
     "sentence-similarity": Form(
         "similarity",
         _texts("source_sentence", "text", pairs="sentences"),
         _column("scores"),
-        options=_WINDOWS | {"pooling": "pooling", "prompt": "prompt", "prompt_name": "prompt_name"},
+        options=_WINDOWS
+        | {
+            "pooling": "pooling",
+            "prompt": "prompt",
+            "prompt_name": "prompt_name",
+            "query_prompt": "query_prompt",
+            "query_prompt_name": "query_prompt_name",
+        },
         inputs=("sentences",),
         subject="the source sentence",
     ),
@@ -296,7 +312,7 @@ FORMS: Mapping[str, Form] = {
             "dimensions": "dimensions",
         },
     ),
-    "sparse-embedding": Form("sparse-embedding", _texts("text"), _column(""), options=_WINDOWS),
+    "sparse-embedding": Form("sparse-embedding", _texts("text"), _column(""), options=_WINDOWS, certain={}),
     "multi-vector-embedding": Form("multi-vector-embedding", _texts("text"), _column(""), options=_WINDOWS),
     "pseudo-perplexity": Form(
         "pseudo-perplexity",

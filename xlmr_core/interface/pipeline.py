@@ -8,13 +8,14 @@ generator is read to its end.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast, get_args
 
 import torch
 
 from xlmr_core.checkpoint import Checkpoint
-from xlmr_core.errors import InputError, TaskError
+from xlmr_core.errors import InputError, TaskError, XLMRError
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
 from xlmr_core.graph.model import Dtype
 from xlmr_core.graph.opened import OpenModels
@@ -50,6 +51,7 @@ class Pipeline:
     ) -> None:
         self.task, self.model = task, model
         self._form, self._parameters = form, dict(parameters)
+        self._refuse_unknown(parameters, {*form.options, *form.taken, *form.inputs})
         self._dtype: Dtype = dtype
         self._device, self._on_long = device, on_long
         self._opened = opened
@@ -71,10 +73,7 @@ class Pipeline:
         """
         settings = self._parameters | parameters
         read = self._form.read(inputs, settings)
-        unknown = sorted(settings.keys() - {*self._form.options, *self._form.taken})
-        if unknown:
-            known = ", ".join(sorted(parameter_names(self.task)))
-            raise TaskError(f"{self.task}: unknown parameter {', '.join(unknown)}; known are {known}")
+        self._refuse_unknown(settings, {*self._form.options, *self._form.taken})
         for key in settings.keys() & self._form.taken.keys():
             settings[key] = self._taken(key, settings[key])
         options = {self._form.options[key]: value for key, value in settings.items() if key in self._form.options}
@@ -86,6 +85,11 @@ class Pipeline:
         # Odd, and what everyone's code expects of text classification without top_k.
         as_list = self._form.lists_text and read.single == "text" and isinstance(written[0], dict)
         return written if as_list else written[0]
+
+    def _refuse_unknown(self, parameters: Mapping[str, Any], taken: set[str]) -> None:
+        if unknown := sorted(parameters.keys() - taken):
+            known = ", ".join(sorted(parameter_names(self.task)))
+            raise TaskError(f"{self.task}: unknown parameter {', '.join(unknown)}; known are {known}")
 
     def _taken(self, key: str, value: object) -> object:
         """A parameter that this side reads, as the form wants it; None stays None."""
@@ -125,14 +129,26 @@ class Pipeline:
     def _reason(self, error: InputError) -> str:
         """Why an input could not be answered; what is wrong with its second texts is said of them by name."""
         of_second = error.code.endswith(("_pair", "_pairs")) or error.code in ("pair_too_long", "question_too_long")
-        return f"{self._form.inputs[0]}: {error}" if of_second and self._form.inputs else str(error)
+        said = self._as_typed(error)
+        return f"{self._form.inputs[0]}: {said}" if of_second and self._form.inputs else said
+
+    def _as_typed(self, error: XLMRError) -> str:
+        """What is wrong, with options called as this task's parameters are, and without the name of the annotation."""
+        names = {option: parameter for parameter, option in self._form.options.items() if option != parameter}
+        # A name of one word is one only before its value: "activation" may be just a word.
+        alike = "|".join(option if "_" in option else f"{option}(?==)" for option in names)
+        said = str(error).replace(f"task {_NAME}=", "")
+        return re.sub(rf"(?<![\w/.-])({alike})(?![\w/.-])", lambda match: names[match[0]], said) if names else said
 
     def _graph(self, options: Mapping[str, Any], *, pairs: bool) -> tuple[Preprocessor, ModelGraph]:
         """The graph under these options; encoders and heads are loaded once whatever options come."""
         key = json.dumps([sorted(options.items()), pairs], default=str)
         if key not in self._graphs:
             request = Request(_NAME, self.model, {"task": self._form.kind, **options})
-            plan = GraphPlan.resolve([request], on_long=self._on_long, pairs=pairs, opened=self._opened)
+            try:
+                plan = GraphPlan.resolve([request], on_long=self._on_long, pairs=pairs, opened=self._opened)
+            except TaskError as error:
+                raise TaskError(self._as_typed(error)) from None
             loaded = next((graph for _, graph in self._graphs.values()), None)
             graph = ModelGraph(plan, device=self._device, dtype=self._dtype, opened=self._opened, loaded=loaded)
             if len(self._graphs) >= _PLANS:
@@ -162,7 +178,7 @@ def pipeline(
         parameters: Parameters of every call, such as `top_k=3`.
 
     Raises:
-        TaskError: An unknown task, type, device or `on_long`.
+        TaskError: An unknown task, type, device, `on_long` or parameter, or a head that the task cannot read.
         CheckpointError: The checkpoint cannot be found or used.
     """
     model = model or "mini#language"

@@ -24,12 +24,14 @@ from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
+from xlmr_core.heads import IGNORED
 from xlmr_core.tasks.answer_spans import best_spans, probabilities, rank, spans_in_text
 from xlmr_core.tasks.columns import SPAN_TYPES, Column, Field, ListOf, Lists, StructOf
-from xlmr_core.tasks.losses import IGNORED
+from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
-from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
+from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tokenization.encoding import bounds
+from xlmr_core.tokenization.units import Unit
 
 # Each of them costs a few spans of every window, so what one record may ask for has an end.
 MOST_ANSWERS = 1_000
@@ -48,6 +50,7 @@ class AnswerOptions:
         impossible: Whether "no answer" takes part, as the span from 0 to 0, and is written as `NAME_no_answer`.
         align_to_words: Whether answers are widened to whole words, as the tokenizer cuts words; better switched off
             for languages that are written without blanks.
+        offsets: What start and end count: code points of the text, its bytes in UTF-8 or its units in UTF-16.
         max_length: Tokens of a window, question and special tokens included; default: 384, or the checkpoint's limit
             if that is smaller.
         stride: Tokens of the text that neighbouring windows share; default: 128, or half of a window if that is
@@ -61,6 +64,7 @@ class AnswerOptions:
     max_question_length: int = 64
     impossible: bool = False
     align_to_words: bool = True
+    offsets: Unit = "codepoint"
     max_length: int | None = 384
     stride: int | None = None
 
@@ -78,6 +82,7 @@ class Answer:
     head: ClassVar[HeadKind] = "question-answering"
     per_token: ClassVar[bool] = True
     raw_width: ClassVar[int] = 2
+    load_head, forward = load_own_head, own_logits
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: AnswerOptions, *, pairs: bool = False) -> "Answer":
@@ -112,6 +117,7 @@ class Answer:
             offsets=True,
             fixed=() if self.options.question is None else (self.options.question,),
             words="tokenizer",
+            unit=self.options.offsets,
             texts=True,
             most_second=None if self.options.several else 1,
             longest_second=self.options.max_question_length,
@@ -130,15 +136,6 @@ class Answer:
         names = ("several", "top_k", "max_answer_length", "max_question_length", "impossible", "align_to_words")
         return {name: getattr(self.options, name) for name in names}
 
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
-
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Start and end logits of each token (T, 2)."""
-        logits_T2: Tensor = head(hidden_TD, batch.packed)
-        return logits_T2
-
     def decode(self, name: str, raw_T2: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of tokens to columns of records."""
         options = self.options
@@ -153,7 +150,8 @@ class Answer:
             count=2 * options.top_k + 10 if options.align_to_words else options.top_k,
         )
         spans_K2 = spans_in_text(found, records, whole_words=options.align_to_words)
-        answers: Column = rank(found, spans_K2, records, no_answer_I if options.impossible else None, options.top_k)
+        no_span = no_answer_I if options.impossible else None
+        answers: Column = rank(found, spans_K2, records, no_span, options.top_k, options.offsets)
         no_answer: Column = no_answer_I.astype(np.float32)
         if options.several:
             answers, no_answer = Lists(records.item_splits, answers), Lists(records.item_splits, no_answer)
@@ -169,7 +167,7 @@ def targets(spans: Sequence[tuple[int, int] | None], records: WindowedRecords) -
 
     Args:
         spans: Code points of each item's answer in its text, None where there is none (I).
-        records: The windows, with offsets.
+        records: The windows, with offsets in code points.
 
     Returns:
         Places in each window, counted from its `<s>` (W, 2), int64.

@@ -26,6 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from xlmr_core.tasks.columns import Lists, Structs
 from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tokenization.encoding import bounds, ranges
+from xlmr_core.tokenization.units import CODECS, Unit
 
 # Spans that are compared in one go; 16 MB.
 _CELLS = 1 << 22
@@ -116,7 +117,7 @@ def _best_cells(cells: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def spans_in_text(found: Candidates, records: WindowedRecords, *, whole_words: bool) -> np.ndarray:
-    """Where candidates stand in their texts, widened to whole words if asked; code points (K, 2).
+    """Where candidates stand in their texts, widened to whole words if asked; counted as offsets are (K, 2).
 
     A word that a window's edge cuts is as long as the window shows it.
     """
@@ -134,7 +135,12 @@ def spans_in_text(found: Candidates, records: WindowedRecords, *, whole_words: b
 
 
 def rank(
-    found: Candidates, spans_K2: np.ndarray, records: WindowedRecords, no_answer_I: np.ndarray | None, top_k: int
+    found: Candidates,
+    spans_K2: np.ndarray,
+    records: WindowedRecords,
+    no_answer_I: np.ndarray | None,
+    top_k: int,
+    unit: Unit = "codepoint",
 ) -> Lists:
     """Joins equal answers of an item and keeps its best ones.
 
@@ -144,6 +150,7 @@ def rank(
         records: Their windows and texts.
         no_answer_I: Score of "no answer", which then takes part as the span (0, 0), behind equal scores (I,), or None.
         top_k: Most answers of an item.
+        unit: What the spans count.
 
     Returns:
         One list of `columns.SPAN_TYPES` an item.
@@ -153,9 +160,11 @@ def rank(
     spans_K2, item_K = spans_K2[kept], records.item[found.window[kept]]
     record_of_item = records.record_of_item
     numbers: dict[tuple[int, str], int] = {}
+    codec, width = CODECS[unit]
+    coded = [text.encode(codec) for text in records.texts]
     answer_K = np.array(
         [
-            numbers.setdefault((item, records.texts[record][start:end].lower()), len(numbers))
+            numbers.setdefault((item, coded[record][width * start : width * end].decode(codec).lower()), len(numbers))
             for item, record, (start, end) in zip(
                 item_K.tolist(), record_of_item[item_K].tolist(), spans_K2.tolist(), strict=True
             )

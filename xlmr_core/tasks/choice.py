@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
+from xlmr_core.heads import IGNORED
 from xlmr_core.tasks.columns import Column, Field, ListOf, Lists
-from xlmr_core.tasks.losses import IGNORED, log_softmax_of_groups
+from xlmr_core.tasks.losses import log_softmax_of_groups
+from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import rank_in_groups, softmax_of_groups
-from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
+from xlmr_core.tasks.spans import WindowedRecords
 
 MOST_CHOICES = 1_000
 
@@ -57,6 +59,7 @@ class Choice:
     head: ClassVar[HeadKind] = "multiple-choice"
     per_token: ClassVar[bool] = False
     raw_width: ClassVar[int] = 1
+    load_head, forward = load_own_head, own_logits
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: ChoiceOptions, *, pairs: bool = False) -> "Choice":
@@ -84,15 +87,6 @@ class Choice:
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
         return {"merge": self.options.merge}
-
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
-
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Logit of each window (W, 1)."""
-        logits_W1: Tensor = head(hidden_TD, batch.packed)
-        return logits_W1
 
     def decode(self, name: str, raw_W1: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of windows to columns of records; of equal choices the first wins."""

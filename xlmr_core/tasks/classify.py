@@ -20,11 +20,12 @@ from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.config import ProblemType
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, ListOf, VectorOf, label_columns
-from xlmr_core.tasks.labels import label_ids, settle_labels
+from xlmr_core.tasks.labels import label_ids, settle_labels, threshold_problems
 from xlmr_core.tasks.losses import cross_entropy
+from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import CROSS_ENCODER, ScoreFunction, activate
-from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
+from xlmr_core.tasks.spans import WindowedRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Classify:
 
     head: ClassVar[HeadKind] = "sequence-classification"
     per_token: ClassVar[bool] = False
+    load_head, forward = load_own_head, own_logits
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: ClassifyOptions, *, pairs: bool = False) -> "Classify":
@@ -96,16 +98,14 @@ class Classify:
         problem_type = declared or default
         stored = CROSS_ENCODER.get(str(checkpoint.settings.get("activation_fn")))
         activation = options.activation or stored or _activation(problem_type, len(labels))
-        if options.threshold is not None and problem_type != "multi_label_classification":
-            raise TaskError(
-                f"{checkpoint.spec}: threshold={options.threshold:g}, it is for multi label heads; leave it out"
-            )
-        threshold = 0.5 if options.threshold is None else options.threshold
-        if not 0 <= threshold <= 1:
-            raise TaskError(f"{checkpoint.spec}: threshold={threshold:g}, it must be from 0 to 1")
+        several = problem_type == "multi_label_classification"
+        problems = threshold_problems(options.threshold, used=several, where="multi label heads")
         if options.merge == "noisy_or" and activation != "sigmoid":
             rule = f"it merges scores by sigmoid, these are by {activation}"
-            raise TaskError(f"{checkpoint.spec}: merge=noisy_or, {rule}; choose mean or max, or activation=sigmoid")
+            problems.append(f"merge=noisy_or, {rule}; choose mean or max, or activation=sigmoid")
+        if problems:
+            raise TaskError(f"{checkpoint.spec}: " + "; ".join(problems))
+        threshold = 0.5 if options.threshold is None else options.threshold
         pair = pairs if options.pair is None else options.pair
         return cls(labels, problem_type, activation, threshold, pair, options)
 
@@ -135,15 +135,6 @@ class Classify:
         """All that decides its results besides weights and windows, as plain JSON."""
         settled = {"labels": list(self.labels), "problem_type": self.problem_type, "activation": self.activation}
         return settled | {"threshold": self.threshold, "scores": self.options.scores, "merge": self.options.merge}
-
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
-
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Logits of each window (W, C)."""
-        logits_WC: Tensor = head(hidden_TD, batch.packed)
-        return logits_WC
 
     def decode(self, name: str, raw_WC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of windows to columns of records."""

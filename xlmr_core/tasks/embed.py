@@ -92,7 +92,7 @@ class Embed:
             raise TaskError(f"{checkpoint.spec}: dimensions={dimensions}, the model gives {width} values")
         return cls(
             spec=spec,
-            prompt=_prompt(checkpoint.spec, spec, options),
+            prompt=settle_prompt(checkpoint.spec, spec, options.prompt, options.prompt_name),
             raw_width=checkpoint.config.hidden_size * len(spec.pooling.modes),
             width=dimensions or width,
             normalize=spec.normalize if options.normalize is None else options.normalize,
@@ -173,13 +173,20 @@ def loss(
     return (there + in_batch_cross_entropy(scores_PE[:, :count].T)) / 2 if symmetric else there
 
 
-def _prompt(spec_text: str, spec: EmbeddingSpec, options: EmbedOptions) -> str:
-    if options.prompt is not None:
-        return options.prompt
-    name = options.prompt_name or spec.default_prompt_name
+def settle_prompt(
+    spec_text: str, spec: EmbeddingSpec, prompt: str | None, name: str | None, *, option: str = "prompt_name"
+) -> str:
+    """The user's prompt, else the checkpoint's of that name, else its default one.
+
+    Raises:
+        TaskError: The checkpoint has no prompt of the name, which is the value of `option`.
+    """
+    if prompt is not None:
+        return prompt
+    name = name or spec.default_prompt_name
     if name is None:
         return ""
     if name not in spec.prompts:
         known = ", ".join(spec.prompts) or "none"
-        raise TaskError(f"{spec_text}: prompt_name={name!r}, the checkpoint's prompts are {known}")
+        raise TaskError(f"{spec_text}: {option}={name!r}, the checkpoint's prompts are {known}")
     return spec.prompts[name]

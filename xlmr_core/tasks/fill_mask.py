@@ -32,6 +32,7 @@ from xlmr_core.tasks.masked_lm import MaskedLM
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 from xlmr_core.tokenization import Tokenizer
+from xlmr_core.tokenization.units import Unit
 
 # Most answers to a mask; every token of a batch has room for so many.
 _MOST = 1_000
@@ -48,12 +49,14 @@ class FillMaskOptions:
     Attributes:
         top_k: Answers to a mask, the most probable first; 1 to 1,000.
         targets: The only answers wanted; default: any token. See the module for how a target names a token.
+        offsets: What start and end count: code points of the text, its bytes in UTF-8 or its units in UTF-16.
         max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
         stride: Tokens that neighbouring windows share.
     """
 
     top_k: int = 5
     targets: tuple[str, ...] | None = None
+    offsets: Unit = "codepoint"
     max_length: int | None = None
     stride: int = 128
 
@@ -99,7 +102,7 @@ class FillMask:
     @property
     def reading(self) -> Reading:
         """The text, with offsets; one without a mask is refused."""
-        return Reading(offsets=True, words="none", needs_mask=True)
+        return Reading(offsets=True, unit=self.options.offsets, needs_mask=True)
 
     @property
     def raw_width(self) -> int:

@@ -1,4 +1,4 @@
-"""Which names a head's outputs have, and gold labels by these names."""
+"""Which names a head's outputs have, from which score on they are given, and gold labels by these names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
-from xlmr_core.tasks.losses import IGNORED
+from xlmr_core.heads import IGNORED
 
 
 def settle_labels(checkpoint: Checkpoint, head: HeadKind, given: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -17,13 +17,30 @@ def settle_labels(checkpoint: Checkpoint, head: HeadKind, given: tuple[str, ...]
         TaskError: There are more or fewer names than outputs, or two are the same.
     """
     count = checkpoint.num_outputs(head)
-    labels = given or checkpoint.config.id2label or tuple(f"LABEL_{index}" for index in range(count))
+    labels = given
+    if labels is None:
+        labels = checkpoint.config.id2label or tuple(f"LABEL_{index}" for index in range(count))
     if len(labels) != count:
         rule = f"the head has {count} outputs"
         raise TaskError(f"{checkpoint.spec}: got {len(labels)} labels, {rule}; pass labels=a|b|... in its order")
     if len(set(labels)) != len(labels):
         raise TaskError(f"{checkpoint.spec}: got the labels {', '.join(labels)}, names must differ; correct labels=")
     return tuple(labels)
+
+
+def threshold_problems(given: float | None, *, used: bool, where: str) -> list[str]:
+    """What is wrong with a threshold from which labels are given.
+
+    Args:
+        given: As the user gave it; None for the default.
+        used: Whether several labels may be given, so that it means something.
+        where: What it is for, in words.
+    """
+    if given is None:
+        return []
+    if not used:
+        return [f"threshold={given:g}, it is for {where}; leave it out"]
+    return [] if 0 <= given <= 1 else [f"threshold={given:g}, it must be from 0 to 1"]
 
 
 def label_ids(gold: Sequence[Any], labels: tuple[str, ...]) -> list[list[int]]:

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A target that takes no part.
-IGNORED = -100
+from xlmr_core.heads import IGNORED
 
 
 def cross_entropy(logits_KC: Tensor, targets_K: Tensor) -> Tensor:

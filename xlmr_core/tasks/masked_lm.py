@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import Checkpoint
-from xlmr_core.tasks.losses import IGNORED
+from xlmr_core.heads import IGNORED
 from xlmr_core.tokenization import Tokenizer
 
 # Most logits at a time.

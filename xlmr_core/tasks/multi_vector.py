@@ -23,6 +23,7 @@ from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, ListOf, Lists, VectorOf
 from xlmr_core.tasks.losses import in_batch_cross_entropy
+from xlmr_core.tasks.own_head import load_own_head
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 from xlmr_core.tokenization.encoding import bounds
@@ -59,6 +60,7 @@ class MultiVector:
 
     head: ClassVar[HeadKind] = "multi-vector"
     per_token: ClassVar[bool] = True
+    load_head = load_own_head
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: MultiVectorOptions, *, pairs: bool = False) -> "MultiVector":
@@ -91,10 +93,6 @@ class MultiVector:
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
         return {"width": self.width, "output": self.options.output}
-
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Vector of each token, of unit length (T, K), float32."""

@@ -27,6 +27,7 @@ class Reading:
     Attributes:
         layout: Which texts go through the encoder together.
         prompt: Text put before every text.
+        second_prompt: Text put before every second text that stands apart.
         offsets: Whether the task needs to know where tokens stand in the text.
         fixed: Second texts that are the same for every record; empty when the record brings its own.
         hides_each_token: Whether every token is hidden once, in a window of its own.
@@ -42,11 +43,12 @@ class Reading:
 
     layout: Layout = "text"
     prompt: str = ""
+    second_prompt: str = ""
     offsets: bool = False
     fixed: tuple[str, ...] = ()
     hides_each_token: bool = False
     needs_mask: bool = False
-    words: Words = "blanks"
+    words: Words = "none"
     unit: Unit = "codepoint"
     texts: bool = False
     longest_second: int | None = None

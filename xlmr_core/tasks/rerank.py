@@ -21,9 +21,10 @@ from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, ListOf, Lists
 from xlmr_core.tasks.losses import log_softmax_of_groups
+from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import CROSS_ENCODER, ScoreFunction, activate, rank_in_groups
-from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
+from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tokenization.encoding import bounds
 
 
@@ -61,6 +62,7 @@ class Rerank:
     head: ClassVar[HeadKind] = "sequence-classification"
     per_token: ClassVar[bool] = False
     raw_width: ClassVar[int] = 1
+    load_head, forward = load_own_head, own_logits
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: RerankOptions, *, pairs: bool = False) -> "Rerank":
@@ -97,15 +99,6 @@ class Rerank:
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
         return {"activation": self.activation, "top_k": self.options.top_k, "merge": self.options.merge}
-
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
-
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Logit of each window (W, 1)."""
-        logits_W1: Tensor = head(hidden_TD, batch.packed)
-        return logits_W1
 
     def decode(self, name: str, raw_W1: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of windows to columns of records; documents of equal logits keep their order."""

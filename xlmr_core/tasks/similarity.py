@@ -1,7 +1,7 @@
 """Similarity: how close a record's text is to each of its second texts, by their vectors.
 
-Vectors are those of `tasks.embed`, each text on its own, so that long texts and prompts are treated as there; the
-prompt goes before every text. Agrees with sentence-transformers' `encode` and `similarity` (6.2).
+Vectors are those of `tasks.embed`, each text on its own, so that long texts and prompts are treated as there. Agrees
+with sentence-transformers' `encode` and `similarity` (6.2).
 
 Letters: W windows, I items (a record's text, then its second texts), P annotated records, M second texts, D width.
 """
@@ -21,9 +21,9 @@ from xlmr_core.checkpoint.embedding import Similarity
 from xlmr_core.errors import TaskError
 from xlmr_core.heads import PoolingMode
 from xlmr_core.tasks.columns import Column, Field, ListOf, Lists
-from xlmr_core.tasks.embed import Embed, EmbedOptions, unit
+from xlmr_core.tasks.embed import Embed, EmbedOptions, settle_prompt, unit
 from xlmr_core.tasks.losses import group_of_item
-from xlmr_core.tasks.reading import Reading
+from xlmr_core.tasks.reading import Reading, Rows
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 from xlmr_core.tokenization.encoding import bounds
 
@@ -36,8 +36,10 @@ class SimilarityOptions:
         similarity: How two vectors are compared; distances are negative; default: the checkpoint's own, else cosine.
         pooling: As for an embedding, see `EmbedOptions`; so are those below.
         normalize: Likewise.
-        prompt: Text put before every text of the record.
-        prompt_name: Name of one of the checkpoint's own prompts.
+        prompt: Text put before every text of the record, such as "passage: " with "query: " for `query_prompt`.
+        prompt_name: Name of one of the checkpoint's own prompts, such as "document".
+        query_prompt: Text put before the record's text alone; default: the prompt of every text.
+        query_prompt_name: Name of the checkpoint's prompt for it, such as "query".
         dimensions: Keep only the first so many values of a vector.
         max_length: Tokens of a window, special tokens included; default: the checkpoint's limit.
         stride: Tokens that neighbouring windows share.
@@ -48,6 +50,8 @@ class SimilarityOptions:
     normalize: bool | None = None
     prompt: str | None = None
     prompt_name: str | None = None
+    query_prompt: str | None = None
+    query_prompt_name: str | None = None
     dimensions: int | None = None
     max_length: int | None = None
     stride: int = 0
@@ -59,11 +63,13 @@ class Similar:
 
     Attributes:
         embed: Makes them.
+        query_prompt: Text put before the record's text.
         similarity: Compares them.
         options: As the user gave them.
     """
 
     embed: Embed
+    query_prompt: str
     similarity: Similarity
     options: SimilarityOptions
 
@@ -85,12 +91,19 @@ class Similar:
             dimensions=options.dimensions,
         )
         embed = Embed.bind(checkpoint, vectors)
-        return cls(embed, options.similarity or embed.spec.similarity or "cosine", options)
+        query_prompt = embed.prompt
+        if options.query_prompt is not None or options.query_prompt_name is not None:
+            given, name = options.query_prompt, options.query_prompt_name
+            query_prompt = settle_prompt(checkpoint.spec, embed.spec, given, name, option="query_prompt_name")
+        return cls(embed, query_prompt, options.similarity or embed.spec.similarity or "cosine", options)
 
     @property
     def reading(self) -> Reading:
-        """The text and each second text, each alone behind the prompt."""
-        return replace(self.embed.reading, layout="apart")
+        """The text and each second text, each alone behind its prompt."""
+        text = replace(self.embed, prompt=self.query_prompt).reading
+        seconds = self.embed.reading
+        rows: Rows = "all" if "all" in (text.rows, seconds.rows) else "first"
+        return replace(text, layout="apart", second_prompt=seconds.prompt, rows=rows)
 
     @property
     def raw_width(self) -> int:
@@ -103,7 +116,7 @@ class Similar:
 
     def facts(self) -> dict[str, object]:
         """All that decides its results besides weights and windows, as plain JSON."""
-        return self.embed.facts() | {"similarity": self.similarity}
+        return self.embed.facts() | {"similarity": self.similarity, "second_prompt": self.embed.prompt}
 
     def load_head(self, checkpoint: Checkpoint) -> nn.Module:
         """Everything after pooling, Normalize excepted."""

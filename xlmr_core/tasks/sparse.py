@@ -23,6 +23,7 @@ from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, ListOf, Lists, StructOf, Structs
 from xlmr_core.tasks.losses import in_batch_cross_entropy
+from xlmr_core.tasks.own_head import load_own_head
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 from xlmr_core.tokenization import SpecialTokens
@@ -54,6 +55,7 @@ class Sparse:
     head: ClassVar[HeadKind] = "sparse"
     per_token: ClassVar[bool] = True
     raw_width: ClassVar[int] = 1
+    load_head = load_own_head
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: SparseOptions, *, pairs: bool = False) -> "Sparse":
@@ -80,10 +82,6 @@ class Sparse:
     def facts(self) -> dict[str, object]:
         """Nothing besides weights and windows decides its results."""
         return {}
-
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
 
     def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
         """Weight of each token, not negative (T, 1)."""

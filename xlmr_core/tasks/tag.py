@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
+from xlmr_core.heads import IGNORED
 from xlmr_core.tasks.columns import ENTITIES, Column, Field
 from xlmr_core.tasks.entities import Aggregation, TagScheme, aggregate
 from xlmr_core.tasks.labels import settle_labels
-from xlmr_core.tasks.losses import IGNORED, cross_entropy
+from xlmr_core.tasks.losses import cross_entropy
+from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import softmax
-from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
+from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tasks.tag_targets import Span, entity_targets, word_targets
 from xlmr_core.tokenization.units import Unit
 
@@ -64,6 +66,7 @@ class Tag:
 
     head: ClassVar[HeadKind] = "token-classification"
     per_token: ClassVar[bool] = True
+    load_head, forward = load_own_head, own_logits
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: TagOptions, *, pairs: bool = False) -> "Tag":
@@ -94,15 +97,6 @@ class Tag:
         """All that decides its results besides weights and windows, as plain JSON."""
         options = self.options
         return {"labels": list(self.labels), "aggregation": options.aggregation, "ignore": list(options.ignore)}
-
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
-
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Logits of each token (T, C)."""
-        logits_TC: Tensor = head(hidden_TD, batch.packed)
-        return logits_TC
 
     def decode(self, name: str, raw_TC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of tokens to columns of records."""

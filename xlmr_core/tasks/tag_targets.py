@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from xlmr_core.errors import TaskError
+from xlmr_core.heads import IGNORED
 from xlmr_core.tasks.entities import TagScheme
 from xlmr_core.tasks.labels import label_ids
-from xlmr_core.tasks.losses import IGNORED
 from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tokenization.encoding import bounds
 

@@ -24,16 +24,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks.columns import Column, Field, ListOf, VectorOf, label_columns
-from xlmr_core.tasks.labels import settle_labels
+from xlmr_core.tasks.labels import settle_labels, threshold_problems
+from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import softmax
-from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
+from xlmr_core.tasks.spans import WindowedRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class ZeroShot:
 
     head: ClassVar[HeadKind] = "sequence-classification"
     per_token: ClassVar[bool] = False
+    load_head, forward = load_own_head, own_logits
 
     @classmethod
     def bind(cls, checkpoint: Checkpoint, options: ZeroShotOptions, *, pairs: bool = False) -> "ZeroShot":
@@ -141,15 +143,6 @@ class ZeroShot:
         settled |= {"entailment": self.entailment, "contradiction": self.contradiction, "threshold": self.threshold}
         return settled | {"scores": self.options.scores, "merge": self.options.merge}
 
-    def load_head(self, checkpoint: Checkpoint) -> nn.Module:
-        """The head's weights."""
-        return checkpoint.load_head(self.head)
-
-    def forward(self, head: nn.Module, hidden_TD: Tensor, batch: WindowBatch) -> Tensor:
-        """Logits of each window (W, C)."""
-        logits_WC: Tensor = head(hidden_TD, batch.packed)
-        return logits_WC
-
     def decode(self, name: str, raw_WC: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Logits of windows to columns of records."""
         logits_IC = records.merge_windows(raw_WC, self.options.merge)
@@ -178,16 +171,12 @@ def _label_problems(candidates: Sequence[str]) -> list[str]:
 
 
 def _option_problems(options: ZeroShotOptions) -> list[str]:
-    problems = []
+    problems: list[str] = []
     # transformers formats with str.format, so that other braces would mean something else there.
     rest = options.template.replace("{}", "", 1)
     if rest == options.template or "{" in rest or "}" in rest:
         problems.append(f"template={options.template!r}, it must hold {{}} once, for the label, and no other braces")
-    if options.threshold is not None and not options.multi_label:
-        problems.append(f"threshold={options.threshold:g}, it is for multi_label=true; leave it out")
-    elif options.threshold is not None and not 0 <= options.threshold <= 1:
-        problems.append(f"threshold={options.threshold:g}, it must be from 0 to 1")
-    return problems
+    return problems + threshold_problems(options.threshold, used=options.multi_label, where="multi_label=true")
 
 
 def _output(

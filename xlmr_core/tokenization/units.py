@@ -7,7 +7,7 @@ Letters: R texts, N tokens of all texts, K code points of all texts.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -17,6 +17,13 @@ import numpy as np
 from xlmr_core.tokenization.encoding import Encodings, bounds
 
 Unit = Literal["codepoint", "utf8", "utf16"]
+
+# In which encoding a unit is how many bytes.
+CODECS: Mapping[Unit, tuple[str, int]] = {
+    "codepoint": ("utf-32-le", 4),
+    "utf8": ("utf-8", 1),
+    "utf16": ("utf-16-le", 2),
+}
 
 # By code point; no blank comes after the ideographic space.
 _SPACES = np.array([chr(code).isspace() for code in range(0x3002)])

@@ -114,3 +114,20 @@ def test_noisy_or_needs_scores_by_sigmoid(make_checkpoint):
     with pytest.raises(TaskError, match="merge=noisy_or, it merges scores by sigmoid, these are by softmax"):
         bound(directory, merge="noisy_or")
     assert bound(directory, merge="noisy_or", activation="sigmoid").activation == "sigmoid"
+
+
+def test_all_that_is_wrong_with_thresholds_is_named(make_checkpoint):
+    directory = make_checkpoint("XLMRobertaForSequenceClassification", labels=["a", "b"])
+    with pytest.raises(TaskError, match=r"threshold=0.3, it is for multi label heads; .*; merge=noisy_or, it merges"):
+        bound(directory, threshold=0.3, merge="noisy_or")
+    several = {"problem_type": "multi_label_classification"}
+    for threshold in (-0.1, 1.1, float("nan")):
+        with pytest.raises(TaskError, match="it must be from 0 to 1"):
+            bound(directory, threshold=threshold, **several)
+    assert [bound(directory, threshold=given, **several).threshold for given in (None, 0.0, 1.0)] == [0.5, 0.0, 1.0]
+
+
+def test_an_empty_list_of_labels_is_refused(make_checkpoint):
+    directory = make_checkpoint("XLMRobertaForSequenceClassification", labels=["a", "b"])
+    with pytest.raises(TaskError, match="got 0 labels, the head has 2 outputs"):
+        bound(directory, labels=())

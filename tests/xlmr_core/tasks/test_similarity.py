@@ -22,7 +22,7 @@ FUNCTIONS = ["cosine", "dot", "euclidean", "manhattan"]
 def make_model(make_checkpoint):
     """Writes a sentence-transformers directory: `make_model(function="dot", normalize=True, prompts={...})`."""
 
-    def make(*, function=None, normalize=False, prompts=None):
+    def make(*, function=None, normalize=False, prompts=None, include_prompt=False):
         directory = make_checkpoint("XLMRobertaModel", seed=9)
         kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
         modules = [
@@ -36,7 +36,8 @@ def make_model(make_checkpoint):
         ]
         (directory / "modules.json").write_text(json.dumps(modules))
         (directory / "1_Pooling").mkdir()
-        pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False}
+        pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+        pooling["include_prompt"] = include_prompt
         (directory / "1_Pooling/config.json").write_text(json.dumps(pooling))
         (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
         settings = {"similarity_fn_name": function, "prompts": prompts or {}}
@@ -72,31 +73,52 @@ def sentence_transformer(directory):
         return SentenceTransformer(str(directory), device="cpu")
 
 
-def agree(ours, directory, records, **options):
-    model = sentence_transformer(directory)
-    for row, (text, seconds) in enumerate(records):
-        truth = model.similarity(model.encode([text], **options), model.encode(seconds, **options))[0].numpy()
+def assert_agree(ours, directory, records, *, query=None, **options):
+    """The similarities are those of sentence-transformers, told `options`, and `query` for the records' texts."""
+    model, query = sentence_transformer(directory), query or options
+    for row, (text, seconds) in zip(ours, records, strict=True):
+        truth = model.similarity(model.encode([text], **query), model.encode(seconds, **options))[0].numpy()
         # Dot products and distances are as large as vectors are; rounding grows with them.
-        np.testing.assert_allclose(ours[row], truth, atol=TOLERANCE * max(1, np.abs(truth).max()), rtol=0)
+        np.testing.assert_allclose(row, truth, atol=TOLERANCE * max(1, np.abs(truth).max()), rtol=0)
 
 
 @pytest.mark.parametrize("function", [None, *FUNCTIONS])
 def test_the_checkpoints_own_function_is_used(make_model, records, function):
     directory = make_model(function=function)
-    agree(scores(directory, records), directory, records)
+    assert_agree(scores(directory, records), directory, records)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_another_function_can_be_asked_for(make_model, records, function):
-    directory = make_model(function="cosine", normalize=True)
-    named = make_model(function=function, normalize=True)
-    agree(scores(directory, records, similarity=function), named, records)
+    # Of vectors of unit length cosine and dot product would be the same.
+    directory, named = make_model(function="cosine"), make_model(function=function)
+    assert_agree(scores(directory, records, similarity=function), named, records)
 
 
 def test_the_prompt_goes_before_every_text(make_model, records):
     directory = make_model(prompts={"sts": "ein Satz: "})
     short = [(text[:12], [second[:12] for second in seconds]) for text, seconds in records]
-    agree(scores(directory, short, prompt_name="sts"), directory, short, prompt_name="sts")
+    found = scores(directory, short, prompt_name="sts")
+    assert found != scores(directory, short)
+    assert_agree(found, directory, short, prompt_name="sts")
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+@pytest.mark.parametrize("sides", [("sts", "query"), ("sts", None), (None, "query")], ids=["both", "seconds", "texts"])
+def test_each_side_has_a_prompt_of_its_own(make_model, records, sides, include_prompt):
+    prompts = {"sts": "ein Satz: ", "query": "sucht: ", "nothing": ""}
+    directory = make_model(prompts=prompts, include_prompt=include_prompt)
+    seconds, query = (name or "nothing" for name in sides)
+    short = [(text[:12], [second[:12] for second in others]) for text, others in records]
+    found = scores(directory, short, prompt_name=seconds, query_prompt_name=query)
+    assert_agree(found, directory, short, query={"prompt_name": query}, prompt_name=seconds)
+    assert found == scores(directory, short, prompt=prompts[seconds], query_prompt=prompts[query])
+    assert found != scores(directory, short, prompt_name=query, query_prompt_name=seconds)
+
+
+def test_a_prompt_that_the_checkpoint_lacks_is_refused_by_the_name_of_its_option(make_model):
+    with pytest.raises(TaskError, match="query_prompt_name='other', the checkpoint's prompts are sts"):
+        annotate(make_model(prompts={"sts": "ein Satz: "}), ["a"], [["b"]], query_prompt_name="other")
 
 
 def test_long_texts_on_either_side_have_the_vectors_of_an_embedding(make_model, sample_texts):
