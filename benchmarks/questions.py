@@ -102,16 +102,16 @@ class Peer:
                 output = self._model(**padded)
                 logits = torch.stack([output.start_logits, output.end_logits]).numpy()
                 for row, window in enumerate(chosen):
+                    score, (start, end) = _best_span(logits[:, row], windows, window)
                     context = windows["overflow_to_sample_mapping"][window]
-                    for score, (start, end) in _best_spans(logits[:, row], windows, window):
-                        text = contexts[context][start:end].lower()
-                        scores[context][text] = scores[context].get(text, 0.0) + score
-                        spans[context].setdefault(text, (start, end))
+                    text = contexts[context][start:end].lower()
+                    scores[context][text] = scores[context].get(text, 0.0) + score
+                    spans[context].setdefault(text, (start, end))
         return [spans[number][max(found, key=found.__getitem__)] for number, found in enumerate(scores)]
 
 
-def _best_spans(logits_2T: np.ndarray, windows: Any, window: int) -> list[tuple[float, tuple[int, int]]]:
-    """Scores and code points of a window's two best spans, as many as the old pipeline kept for one answer."""
+def _best_span(logits_2T: np.ndarray, windows: Any, window: int) -> tuple[float, tuple[int, int]]:
+    """Score and code points of the best span of a window: the old pipeline's rule without words."""
     sides = windows.sequence_ids(window)
     allowed = np.array([side == 1 for side in sides])
     allowed[0] = True
@@ -120,10 +120,9 @@ def _best_spans(logits_2T: np.ndarray, windows: Any, window: int) -> list[tuple[
     start, end = exponent / exponent.sum(axis=1, keepdims=True)
     start[0] = end[0] = 0.0
     scores = np.tril(np.triu(start[:, None] * end[None, :]), _ANSWER - 1)
+    first, last = np.unravel_index(scores.argmax(), scores.shape)
     offsets = windows["offset_mapping"][window]
-    best = np.argsort(-scores, axis=None)[:2]
-    places = zip(*np.unravel_index(best, scores.shape), strict=True)
-    return [(float(scores[first, last]), (offsets[first][0], offsets[last][1])) for first, last in places]
+    return float(scores[first, last]), (offsets[first][0], offsets[last][1])
 
 
 def _ours(directory: Path) -> Callable[[Sequence[str]], list[tuple[int, int]]]:

@@ -15,6 +15,8 @@ from xlmr_core.errors import CheckpointError
 MINI = Path(__file__).parents[1] / "mini"
 
 _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+# Names from before the Hub had organisations; it still answers to them.
+_OLD_NAMES = ("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-large")
 _SMALL_FILES = (
     layout.CONFIG,
     layout.SETTINGS,
@@ -60,8 +62,8 @@ class Location:
         return f"{name}#{self.head}" if self.head else name
 
 
-def locate(spec: str) -> Location:
-    """Finds a model directory, downloading it if need be.
+def locate(spec: str, *, weights: bool = True) -> Location:
+    """Finds a model directory, downloading it if need be; its small files alone where no weights are wanted.
 
     Raises:
         CheckpointError: There is no such directory, or the Hub and its cache do not have it.
@@ -76,11 +78,17 @@ def locate(spec: str) -> Location:
         return Location(MINI, head or None)
     if name and Path(name).is_dir():
         return Location(Path(name), head or None)
-    hub = _HUB_ID.fullmatch(name)
+    hub = _HUB_ID.fullmatch(f"FacebookAI/{name}" if name.partition("@")[0] in _OLD_NAMES else name)
     if hub is None:
         raise CheckpointError(f"model {spec!r} is no directory, it must be one, mini, or a Hub id org/name[@revision]")
-    directory = _download(hub["repository"], hub["revision"])
+    directory = (_download if weights else _download_small)(hub["repository"], hub["revision"])
     return Location(directory, head or None, hub["repository"], directory.name)
+
+
+def at_revision(spec: str | Path, revision: str | None) -> str:
+    """A Hub id with its revision behind it; a directory has none."""
+    name = str(spec)
+    return name if revision is None or Path(name).is_dir() else f"{name.partition('@')[0]}@{revision}"
 
 
 def _download(repository: str, revision: str | None) -> Path:
@@ -89,6 +97,11 @@ def _download(repository: str, revision: str | None) -> Path:
     if not any(directory.glob("*.safetensors")) and not any(directory.glob("0_*/*.safetensors")):
         _snapshot(repository, revision, list(_PICKLED))
     return directory
+
+
+def _download_small(repository: str, revision: str | None) -> Path:
+    """Fetches configuration and tokenizer."""
+    return _snapshot(repository, revision, list(_SMALL_FILES))
 
 
 def _snapshot(repository: str, revision: str | None, names: list[str]) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+from xlmr_core.checkpoint.location import at_revision
 from xlmr_core.errors import ArgumentError, CheckpointError
 from xlmr_core.models import loading, roberta, xlm_roberta, xlm_roberta_heads
 from xlmr_core.models.configuration import RobertaConfig, XLMRobertaConfig, read_config
@@ -30,7 +31,8 @@ class AutoConfig:
             CheckpointError: There are none, or their `model_type` is of another family.
         """
         path = Path(pretrained_model_name_or_path)
-        where = path if path.is_file() else loading.locate_model(pretrained_model_name_or_path)
+        name = at_revision(pretrained_model_name_or_path, kwargs.pop("revision", None))
+        where = path if path.is_file() else loading.locate_model(name, weights=False)
         kind = str(read_config(where).get("model_type"))
         if kind not in _CONFIGS:
             rule = f"the classes here are for {', '.join(_CONFIGS)}; `xlmr doctor` says what else can be done with it"
@@ -55,11 +57,17 @@ class AutoModel:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *, config: XLMRobertaConfig | None = None, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: XLMRobertaConfig | str | Path | None = None,
+        **kwargs: Any,
     ) -> PreTrainedModel:
         """See `PreTrainedModel.from_pretrained`."""
-        chosen = AutoConfig.from_pretrained(pretrained_model_name_or_path) if config is None else config
-        return cls._class_for(chosen).from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
+        name = at_revision(pretrained_model_name_or_path, kwargs.pop("revision", None))
+        where = name if config is None else config
+        chosen = where if isinstance(where, XLMRobertaConfig) else AutoConfig.from_pretrained(where)
+        return cls._class_for(chosen).from_pretrained(name, config=config, **kwargs)
 
     @classmethod
     def from_config(cls, config: XLMRobertaConfig) -> PreTrainedModel:

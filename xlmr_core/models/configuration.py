@@ -5,15 +5,16 @@ Parameters and defaults are those of transformers 4.56.2. What a model is built 
 """
 
 import copy
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 
 from xlmr_core.checkpoint import layout
-from xlmr_core.checkpoint.location import locate
+from xlmr_core.checkpoint.location import at_revision, locate
 from xlmr_core.config import EncoderConfig
 from xlmr_core.errors import ArgumentError, CheckpointError
 
@@ -54,9 +55,6 @@ _KEPT = frozenset(
         "gradient_checkpointing",
     )
 )
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
-
 _ATTENTION = (None, "eager", "sdpa", "flash_attention_2")
 
 
@@ -166,11 +164,13 @@ class XLMRobertaConfig:
         if id2label is None:
             self.num_labels = 2 if count is None else count
             return
-        self.id2label = _labels("id2label", id2label, lambda index, name: (int(index), str(name)))
-        if label2id is None:
-            self.label2id = {name: index for index, name in self.id2label.items()}
-        else:
-            self.label2id = _labels("label2id", label2id, lambda name, index: (str(name), int(index)))
+        try:
+            self.id2label = {int(index): str(name) for index, name in dict(id2label).items()}
+            names = self.id2label.items() if label2id is None else ((index, name) for name, index in label2id.items())
+            self.label2id = {str(name): int(index) for index, name in names}
+        except (AttributeError, TypeError, ValueError):
+            rule = "they must map whole numbers to names and names to whole numbers"
+            raise ArgumentError(f"id2label {id2label!r:.80} and label2id {label2id!r:.80}, {rule}") from None
         if count is not None:
             self.num_labels = count
 
@@ -264,11 +264,13 @@ class XLMRobertaConfig:
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Reads the `config.json` of a model directory or Hub id, or one by its path; `kwargs` override it.
 
+        `revision` names one of a Hub id.
+
         Raises:
             CheckpointError: There is none, or it is of another family.
             ArgumentError: An override is no setting of this family.
         """
-        raw = read_config(pretrained_model_name_or_path)
+        raw = read_config(at_revision(pretrained_model_name_or_path, kwargs.pop("revision", None)))
         kind = raw.get("model_type", cls.model_type)
         if kind != cls.model_type and not (kind == "camembert" and cls.model_type == "roberta"):
             rule = f"{cls.__name__} is for {cls.model_type!r}; open it with the class of its own kind or AutoConfig"
@@ -303,6 +305,12 @@ class RobertaConfig(XLMRobertaConfig):
         super().__init__(vocab_size, *args, **kwargs)
 
 
+# So that editors and `help` show the parameters, with the one default that differs.
+_parameters = dict(inspect.signature(XLMRobertaConfig).parameters)
+_parameters["vocab_size"] = _parameters["vocab_size"].replace(default=50265)
+setattr(RobertaConfig, "__signature__", inspect.Signature(list(_parameters.values())))  # noqa: B010
+
+
 def read_config(name_or_path: str | Path) -> dict[str, Any]:
     """The `config.json` of a model directory, a Hub id, or of that very path.
 
@@ -311,7 +319,7 @@ def read_config(name_or_path: str | Path) -> dict[str, Any]:
     """
     path = Path(name_or_path)
     if not path.is_file():
-        path = locate(str(name_or_path)).directory / layout.CONFIG
+        path = locate(str(name_or_path), weights=False).directory / layout.CONFIG
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist, a model directory needs it; check the path")
     return layout.read_json(path, dict)
@@ -324,11 +332,3 @@ def _dtype(*wanted: Any) -> torch.dtype | None:
     if given is not None and not isinstance(dtype, torch.dtype):
         raise ArgumentError(f"dtype {given!r}, it must be a type of torch or its name, such as 'bfloat16'")
     return dtype
-
-
-def _labels(what: str, given: Any, read: Callable[[Any, Any], tuple[KeyT, ValueT]]) -> dict[KeyT, ValueT]:
-    try:
-        return dict(read(key, value) for key, value in dict(given).items())
-    except (TypeError, ValueError):
-        rule = "it must map whole numbers to names" if what == "id2label" else "it must map names to whole numbers"
-        raise ArgumentError(f"{what} {given!r:.80}, {rule}") from None

@@ -17,13 +17,17 @@ from xlmr_core.models.configuration import XLMRobertaConfig
 _WORDS = "embeddings.word_embeddings.weight"
 
 
-def locate_model(name_or_path: str | Path) -> Path:
+def locate_model(name_or_path: str | Path, *, weights: bool = True) -> Path:
     """The directory with `config.json` and weights; inside a sentence-transformers directory its first module's.
+
+    Args:
+        name_or_path: A directory, `mini`, or a Hub id.
+        weights: Whether weights are wanted, which are fetched with the rest.
 
     Raises:
         CheckpointError: There is none.
     """
-    location = locate(str(name_or_path))
+    location = locate(str(name_or_path), weights=weights)
     if location.head is not None:
         raise CheckpointError(f"model {str(name_or_path)!r} names a head, these classes open directories; leave out #")
     return read_sentence_layout(location.directory).encoder_directory
@@ -111,9 +115,9 @@ def _by_file_name(stored: SortedTensors, *, is_tied: bool) -> dict[str, StoredTe
 
 
 def resized(old: Tensor, count: int, std: float, *, mean: bool) -> nn.Parameter:
-    """A table of `count` rows whose first are the old ones; further ones are normal, or about the mean of the old.
+    """`count` rows or biases whose first are the old ones; further ones are normal, or about the mean of the old.
 
-    The spread about the mean is a billionth of the old rows' covariance, as in transformers.
+    The spread of rows about the mean is a billionth of the old rows' covariance, as in transformers.
     """
     rows = old.detach()
     added = count - len(rows)
@@ -123,9 +127,11 @@ def resized(old: Tensor, count: int, std: float, *, mean: bool) -> nn.Parameter:
     if mean:
         values = rows.float()
         center = values.mean(0)
-        variances, axes = torch.linalg.eigh((values - center).T @ (values - center) / len(values))
-        spread = torch.randn(added, values.shape[1], device=rows.device) * (1e-9 * variances.clamp(min=0)).sqrt()
-        fresh = (center + spread @ axes.T).to(rows.dtype)
+        fresh += center.to(rows.dtype)
+        if values.dim() == 2:
+            variances, axes = torch.linalg.eigh((values - center).T @ (values - center) / len(values))
+            spread = torch.randn_like(fresh, dtype=torch.float32) * (1e-9 * variances.clamp(min=0)).sqrt()
+            fresh = (center + spread @ axes.T).to(rows.dtype)
     elif std:
         fresh.normal_(std=std)
     return nn.Parameter(torch.cat([rows, fresh]), requires_grad=old.requires_grad)

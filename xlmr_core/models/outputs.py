@@ -53,6 +53,9 @@ class ModelOutput:
         return len(self.keys())
 
 
+Result = ModelOutput | tuple[Any, ...]
+
+
 @dataclass
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     """Of a bare encoder.

@@ -6,6 +6,7 @@ numbers are those of transformers; see `encode`.
 Letters: B rows, L columns, T real tokens, D width, H heads, N layers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,11 @@ from xlmr_core.batch import Grid, PackedBatch
 from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import ArgumentError
+from xlmr_core.models.outputs import ModelOutput, Result
+
+# Arguments of a forward pass in this order; None for what is not given.
+Inputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class PaddedInputs:
         positions_BL: Rows of the position table.
         types_BL: Rows of the token type table; None for row 0.
         words_BLD: Vectors in place of the rows of the word table; None for those rows.
+        head_mask_NH: Factor of each head's attention in each layer; None for 1.
     """
 
     ids_BL: Tensor
@@ -35,16 +42,10 @@ class PaddedInputs:
     positions_BL: Tensor
     types_BL: Tensor | None
     words_BLD: Tensor | None
+    head_mask_NH: Tensor | None
 
 
-def read_inputs(
-    config: EncoderConfig,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    token_type_ids: Tensor | None,
-    position_ids: Tensor | None,
-    inputs_embeds: Tensor | None,
-) -> PaddedInputs:
+def read_inputs(config: EncoderConfig, inputs: Inputs, head_mask: Tensor | None) -> PaddedInputs:
     """Checks the arguments against the model and each other.
 
     Positions that are not given are counted as fairseq counts them: tokens that are not the padding id, from
@@ -53,78 +54,157 @@ def read_inputs(
     Raises:
         ArgumentError: Something does not fit; all of it at once.
     """
-    problems: list[str] = []
-    shape = _shape(config, input_ids, inputs_embeds)
-    device = (input_ids if input_ids is not None else inputs_embeds).device  # type: ignore[union-attr]
-    if attention_mask is not None and tuple(attention_mask.shape) != shape:
-        problems.append(f"attention_mask of shape {tuple(attention_mask.shape)}, it must be {shape} like the input")
-    if input_ids is not None:
-        problems += _ids_problems("input_ids", input_ids, config.vocab_size, "the model's vocabulary")
-    if token_type_ids is not None:
-        problems += _shape_problems("token_type_ids", token_type_ids, shape)
-        problems += _ids_problems("token_type_ids", token_type_ids, config.type_vocab_size, "type_vocab_size")
-    if position_ids is not None:
-        problems += _shape_problems("position_ids", position_ids, shape)
-        rule = f"max_position_embeddings (row {config.first_position} is the first token's)"
-        problems += _ids_problems("position_ids", position_ids, config.max_position_embeddings, rule)
-    if problems:
-        raise ArgumentError("the model cannot take this input:\n" + "\n".join(f"  {line}" for line in problems))
-    if position_ids is None:
-        position_ids = _positions(config, input_ids, shape, device)
+    input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = inputs
+    named = dict(zip(_NAMES, inputs, strict=True)) | {"head_mask": head_mask}
+    given = {name: value for name, value in named.items() if value is not None}
+    refuse(tensor_problems(given))
+    shape, problems = _shape(config, input_ids, inputs_embeds)
+    problems += _value_problems(config, given) + _head_mask_problems(config, head_mask)
+    if shape is not None:
+        problems += _shape_problems(given, shape)
+        if position_ids is None:
+            position_ids = _positions(config, input_ids, shape)
+            problems += _length_problems(config, position_ids)
+    refuse(problems)
+    assert shape is not None
+    assert position_ids is not None
+    device = (inputs_embeds if input_ids is None else input_ids).device  # type: ignore[union-attr]
     everything = torch.ones(shape, dtype=torch.bool, device=device)
     return PaddedInputs(
-        ids_BL=torch.zeros(shape, dtype=torch.int64, device=device) if input_ids is None else input_ids,
+        ids_BL=torch.zeros(shape, dtype=torch.int64, device=device) if input_ids is None else input_ids.long(),
         real_BL=everything if attention_mask is None else attention_mask.to(device) != 0,
-        positions_BL=position_ids.expand(shape),
-        types_BL=None if token_type_ids is None else token_type_ids.expand(shape),
+        positions_BL=position_ids.to(device).long().expand(shape),
+        types_BL=None if token_type_ids is None else token_type_ids.to(device).long().expand(shape),
         words_BLD=inputs_embeds,
+        head_mask_NH=None if head_mask is None else head_mask.to(device).expand(_head_shape(config)),
     )
 
 
-def _shape(config: EncoderConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
-    """Rows and columns."""
-    if (input_ids is None) == (inputs_embeds is None):
-        got = "neither" if input_ids is None else "both"
-        raise ArgumentError(f"input_ids and inputs_embeds: got {got}, the model needs exactly one; pass one of them")
-    if inputs_embeds is not None and (inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != config.hidden_size):
-        rule = f"it must be (batch, length, {config.hidden_size})"
-        raise ArgumentError(f"inputs_embeds of shape {tuple(inputs_embeds.shape)}, {rule}")
-    if input_ids is not None and input_ids.dim() != 2:
+def refuse(problems: list[str]) -> None:
+    """Raises ArgumentError with every problem."""
+    if problems:
+        raise ArgumentError("the model cannot take this input:\n" + "\n".join(f"  {line}" for line in problems))
+
+
+def tensor_problems(given: Mapping[str, object]) -> list[str]:
+    """What is no tensor of real numbers."""
+    problems = []
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            problems.append(f"{name} is a {type(value).__name__}, it must be a tensor; use torch.tensor")
+        elif value.is_complex():
+            problems.append(f"{name} of type {name_of(value.dtype)}, it must be real numbers")
+    return problems
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """As users type it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def split_choices(inputs: Inputs) -> tuple[Inputs, int]:
+    """Arguments with a dimension for choices, (B, choices, L) and so on, as rows (B * choices, L), and how many.
+
+    Raises:
+        ArgumentError: One of them has another shape, or none says how many choices there are.
+    """
+    given = {name: value for name, value in zip(_NAMES, inputs, strict=True) if value is not None}
+    refuse(tensor_problems(given))
+    problems = []
+    for name, value in given.items():
+        dimensions = "(batch, choices, length, width)" if name == "inputs_embeds" else "(batch, choices, length)"
+        if value.dim() != dimensions.count(",") + 1:
+            rule = f"it must be {dimensions}; add a dimension with [None] for one question"
+            problems.append(f"{name} of shape {tuple(value.shape)}, {rule}")
+    shapes = {name: tuple(value.shape[:2]) for name, value in given.items()}
+    if not problems and len(set(shapes.values())) > 1:
+        rule = "they must be the same"
+        problems.append(
+            f"batch and choices of {', '.join(f'{name} {shape}' for name, shape in shapes.items())}, {rule}"
+        )
+    refuse(problems)
+    choices = next((shape[1] for shape in shapes.values()), 1)
+    ids, mask, types, positions, words = (None if value is None else value.flatten(0, 1) for value in inputs)
+    return (ids, mask, types, positions, words), choices
+
+
+def _shape(
+    config: EncoderConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None
+) -> tuple[tuple[int, int] | None, list[str]]:
+    """Rows and columns, None where there is no telling, and what is wrong."""
+    given = inputs_embeds if input_ids is None else input_ids
+    if given is None or (input_ids is not None and inputs_embeds is not None):
+        got = "neither" if given is None else "both"
+        return None, [f"input_ids and inputs_embeds: got {got}, the model needs exactly one; pass one of them"]
+    shape = tuple(given.shape)
+    if given is input_ids and len(shape) != 2:
         rule = "it must be (batch, length); add a dimension with [None] for a single text"
-        raise ArgumentError(f"input_ids of shape {tuple(input_ids.shape)}, {rule}")
-    given = input_ids if input_ids is not None else inputs_embeds
-    assert given is not None
-    if not given.shape[0] or not given.shape[1]:
-        raise ArgumentError(f"an input of shape {tuple(given.shape)}, it must hold at least one token")
-    return given.shape[0], given.shape[1]
+        return None, [f"input_ids of shape {shape}, {rule}"]
+    if given is inputs_embeds and (len(shape) != 3 or shape[2] != config.hidden_size):
+        return None, [f"inputs_embeds of shape {shape}, it must be (batch, length, {config.hidden_size})"]
+    if not shape[0] or not shape[1]:
+        return None, [f"an input of shape {shape}, it must hold at least one token"]
+    return (shape[0], shape[1]), []
 
 
-def _shape_problems(name: str, value: Tensor, shape: tuple[int, int]) -> list[str]:
-    fits = value.dim() == 2 and value.shape[1] == shape[1] and value.shape[0] in (1, shape[0])
-    return [] if fits else [f"{name} of shape {tuple(value.shape)}, it must be {shape} like the input"]
+def _shape_problems(given: Mapping[str, Tensor], shape: tuple[int, int]) -> list[str]:
+    one_row = {shape, (1, shape[1])}
+    allowed = {"attention_mask": {shape}, "token_type_ids": one_row, "position_ids": one_row}
+    return [
+        f"{name} of shape {tuple(given[name].shape)}, it must be {shape} like the input"
+        for name, shapes in allowed.items()
+        if name in given and tuple(given[name].shape) not in shapes
+    ]
 
 
-def _ids_problems(name: str, value: Tensor, count: int, what: str) -> list[str]:
-    if value.dtype.is_floating_point or value.dtype == torch.bool:
-        return [f"{name} of type {str(value.dtype).removeprefix('torch.')}, they must be whole numbers"]
-    low, high = torch.aminmax(value)
-    if low < 0 or high >= count:
-        return [f"{name} from {int(low)} to {int(high)}, they must be from 0 to {count - 1} ({what})"]
-    return []
+def _value_problems(config: EncoderConfig, given: Mapping[str, Tensor]) -> list[str]:
+    """Types and ranges."""
+    rows = f"max_position_embeddings; row {config.first_position} is the first token's"
+    counts = {
+        "input_ids": (config.vocab_size, "the model's vocabulary"),
+        "token_type_ids": (config.type_vocab_size, "type_vocab_size"),
+        "position_ids": (config.max_position_embeddings, rows),
+    }
+    problems = []
+    for name in counts.keys() & given.keys():
+        value, (count, what) = given[name], counts[name]
+        if value.is_floating_point() or value.dtype == torch.bool:
+            problems.append(f"{name} of type {name_of(value.dtype)}, they must be whole numbers")
+        elif value.numel():
+            low, high = map(int, torch.aminmax(value.long()))
+            if low < 0 or high >= count:
+                problems.append(f"{name} from {low} to {high}, they must be from 0 to {count - 1} ({what})")
+    words = given.get("inputs_embeds")
+    if words is not None and not words.is_floating_point():
+        problems.append(f"inputs_embeds of type {name_of(words.dtype)}, they must be floating-point numbers")
+    return sorted(problems)
 
 
-def _positions(config: EncoderConfig, input_ids: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
+def _head_shape(config: EncoderConfig) -> tuple[int, int]:
+    return config.num_hidden_layers, config.num_attention_heads
+
+
+def _head_mask_problems(config: EncoderConfig, head_mask: Tensor | None) -> list[str]:
+    shape = _head_shape(config)
+    if head_mask is None or tuple(head_mask.shape) in (shape, shape[1:]):
+        return []
+    return [f"head_mask of shape {tuple(head_mask.shape)}, it must be {shape[1:]} (heads) or {shape} (layers, heads)"]
+
+
+def _positions(config: EncoderConfig, input_ids: Tensor | None, shape: tuple[int, int]) -> Tensor:
     first = config.first_position
     if input_ids is None or not first:
-        positions = torch.arange(first, first + shape[1], device=device)[None]
-    else:
-        counted = input_ids != config.pad_token_id
-        positions = counted.cumsum(1) * counted + config.pad_token_id
-    longest = int(positions.max()) + 1 - first
-    if longest > config.max_tokens:
-        rule = f"the model has positions for {config.max_tokens}; truncate (truncation=True, max_length=...) or use "
-        raise ArgumentError(f"a sequence of {longest} tokens, {rule}`pipeline`, which reads long texts in windows")
-    return positions
+        return torch.arange(first, first + shape[1])[None]
+    counted = input_ids != config.pad_token_id
+    return counted.cumsum(1) * counted + config.pad_token_id
+
+
+def _length_problems(config: EncoderConfig, positions: Tensor) -> list[str]:
+    longest = int(positions.max()) + 1 - config.first_position
+    if longest <= config.max_tokens:
+        return []
+    rule = f"the model has positions for {config.max_tokens}; truncate (truncation=True, max_length=...) or use "
+    return [f"a sequence of {longest} tokens, {rule}`pipeline`, which reads long texts in windows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +213,12 @@ class Call:
 
     Attributes:
         inputs: Checked arguments.
-        head_mask_NH: Factor of each head's attention in each layer; None for 1.
         output_attentions: Whether attention weights are wanted.
         output_hidden_states: Whether the hidden states of all layers are wanted.
         return_dict: Whether an object is wanted, not a tuple.
     """
 
     inputs: PaddedInputs
-    head_mask_NH: Tensor | None
     output_attentions: bool
     output_hidden_states: bool
     return_dict: bool
@@ -149,6 +227,10 @@ class Call:
     def starts_with_padding(self) -> bool:
         """Whether a row begins with padding, as with padding on the left."""
         return not bool(self.inputs.real_BL[:, 0].all())
+
+    def result(self, output: ModelOutput) -> Result:
+        """The output in the form that was asked for."""
+        return output if self.return_dict else output.to_tuple()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +263,12 @@ def encode(encoder: Encoder, call: Call, *, whole: bool) -> Encoded:
     inputs = call.inputs
     attention: Attention = attend
     eager = None
-    if whole or call.output_attentions or call.head_mask_NH is not None or not bool(inputs.real_BL.any(1).all()):
-        attention = eager = EagerAttention(inputs.real_BL, call.head_mask_NH)
+    if whole or call.output_attentions or inputs.head_mask_NH is not None or not bool(inputs.real_BL.any(1).all()):
+        attention = eager = EagerAttention(inputs.real_BL, inputs.head_mask_NH)
     grid = Grid.of(torch.ones_like(inputs.real_BL) if eager else inputs.real_BL)
     batch = grid.batch(inputs.ids_BL, inputs.positions_BL)
-    words_TD = None if inputs.words_BLD is None else grid.pack(inputs.words_BLD)
+    dtype = encoder.embeddings.word.weight.dtype
+    words_TD = None if inputs.words_BLD is None else grid.pack(inputs.words_BLD).to(dtype)
     types_T = None if inputs.types_BL is None else grid.pack(inputs.types_BL)
     states = []
     for hidden_TD in encoder.states(encoder.embeddings(batch, words_TD, types_T), batch, attention):
@@ -198,18 +281,3 @@ def encode(encoder: Encoder, call: Call, *, whole: bool) -> Encoded:
         states=tuple(states) if call.output_hidden_states else None,
         attentions=tuple(eager.weights) if eager and call.output_attentions else None,
     )
-
-
-def read_head_mask(config: EncoderConfig, head_mask: Tensor | None) -> Tensor | None:
-    """A head mask (H,) or (N, H) as (N, H).
-
-    Raises:
-        ArgumentError: It has another shape.
-    """
-    if head_mask is None:
-        return None
-    shape = (config.num_hidden_layers, config.num_attention_heads)
-    if tuple(head_mask.shape) not in (shape, shape[1:]):
-        rule = f"it must be {shape[1:]} (heads) or {shape} (layers, heads)"
-        raise ArgumentError(f"head_mask of shape {tuple(head_mask.shape)}, {rule}")
-    return head_mask.expand(shape)

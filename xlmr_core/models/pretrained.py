@@ -14,11 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import layout
+from xlmr_core.checkpoint.location import at_revision
 from xlmr_core.encoder import initialise
 from xlmr_core.errors import ArgumentError
 from xlmr_core.models import loading
 from xlmr_core.models.configuration import XLMRobertaConfig
 
+_WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_safetensors", "trust_remote_code")
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
@@ -70,9 +72,12 @@ class PreTrainedModel(nn.Module):
 
     def tie_weights(self) -> None:
         """Makes the projection to the vocabulary use the word embedding table, where the config says so."""
-        output = self.get_output_embeddings()
-        if output is not None and self.config.tie_word_embeddings:
-            output.weight = self.get_input_embeddings().weight
+        output, table = self.get_output_embeddings(), self.get_input_embeddings()
+        if output is None or not self.config.tie_word_embeddings:
+            return
+        output.weight, output.out_features = table.weight, table.num_embeddings
+        if len(output.bias) != table.num_embeddings:
+            output.bias = loading.resized(output.bias, table.num_embeddings, 0.0, mean=False)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -92,8 +97,9 @@ class PreTrainedModel(nn.Module):
         """
         old = self.get_input_embeddings()
         count = old.num_embeddings if new_num_tokens is None else new_num_tokens
-        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-            raise ArgumentError(f"pad_to_multiple_of {pad_to_multiple_of}, it must be 1 or more")
+        for name, number in (("new_num_tokens", count), ("pad_to_multiple_of", pad_to_multiple_of)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ArgumentError(f"{name} {number!r}, it must be a whole number from 1")
         if pad_to_multiple_of:
             count = -(-count // pad_to_multiple_of) * pad_to_multiple_of
         if count <= self.config.pad_token_id:
@@ -105,10 +111,9 @@ class PreTrainedModel(nn.Module):
         table.weight = loading.resized(old.weight, count, std, mean=mean_resizing)
         self.set_input_embeddings(table)
         output = self.get_output_embeddings()
-        if output is not None:
-            if not self.config.tie_word_embeddings:
-                output.weight = loading.resized(output.weight, count, std, mean=mean_resizing)
-            output.bias = loading.resized(output.bias, count, 0.0, mean=False)
+        if output is not None and not self.config.tie_word_embeddings:
+            output.weight = loading.resized(output.weight, count, std, mean=mean_resizing)
+            output.bias = loading.resized(output.bias, count, 0.0, mean=mean_resizing)
             output.out_features = count
         self.tie_weights()
         self.config.vocab_size = count
@@ -116,11 +121,11 @@ class PreTrainedModel(nn.Module):
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Parameters of the model, each counted once."""
-        table = self.get_input_embeddings().weight
+        tables = {part.weight for part in self.modules() if isinstance(part, nn.Embedding)}
         return sum(
             parameter.numel()
             for parameter in self.parameters()
-            if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and parameter is table)
+            if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and parameter in tables)
         )
 
     @property
@@ -146,6 +151,7 @@ class PreTrainedModel(nn.Module):
         device_map: str | torch.device | None = None,
         ignore_mismatched_sizes: bool = False,
         attn_implementation: str | None = None,
+        revision: str | None = None,
         quantization_config: object = None,
         **kwargs: Any,
     ) -> Self:
@@ -163,8 +169,11 @@ class PreTrainedModel(nn.Module):
             device_map: Where to: a device; "auto" is CUDA where there is one.
             ignore_mismatched_sizes: Whether tensors of another size, such as a head's, are initialised too.
             attn_implementation: "sdpa" and "flash_attention_2" mean the packed engine; "eager" computes padding.
+            revision: Of a Hub id.
             quantization_config: Not implemented.
-            kwargs: Overrides of the settings, such as `num_labels`, `id2label`, `problem_type`.
+            kwargs: Overrides of the settings, such as `num_labels`, `id2label`, `problem_type`. `low_cpu_mem_usage`,
+                `use_safetensors` and `trust_remote_code` have no effect: weights are mapped, never unpickled, and no
+                code is taken from a directory.
 
         Raises:
             CheckpointError: The directory cannot be used; all that is wrong with its weights at once.
@@ -172,17 +181,12 @@ class PreTrainedModel(nn.Module):
         """
         if quantization_config is not None:
             raise ArgumentError("quantization_config is not implemented; leave it out and pass dtype=torch.bfloat16")
-        location = loading.locate_model(pretrained_model_name_or_path)
+        location = loading.locate_model(at_revision(pretrained_model_name_or_path, revision))
+        kwargs = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
         if attn_implementation is not None:
             kwargs["attn_implementation"] = attn_implementation
         add_pooling = {"add_pooling_layer": kwargs.pop("add_pooling_layer")} if "add_pooling_layer" in kwargs else {}
-        if config is None or isinstance(config, str | Path):
-            config = cls.config_class.from_pretrained(location if config is None else config, **kwargs)
-        elif isinstance(config, XLMRobertaConfig):
-            config = cls.config_class.from_dict(vars(config) | {"name_or_path": str(location)}, **kwargs)
-        else:
-            rule = f"it must be a {cls.config_class.__name__} or the path of one; leave it out for the directory's"
-            raise ArgumentError(f"config is a {type(config).__name__}, {rule}")
+        config = cls._own_config(config, location, kwargs)
         stored = loading.read_tensors(location)
         config.vocab_size = loading.vocabulary_size(stored, config.vocab_size)
         if loading.has_own_decoder(stored):
@@ -197,6 +201,18 @@ class PreTrainedModel(nn.Module):
             warnings.warn("; ".join([what, *differences]), stacklevel=2)
         model.tie_weights()
         return model.to(device=device, dtype=config.dtype).eval()
+
+    @classmethod
+    def _own_config(
+        cls, given: XLMRobertaConfig | str | Path | None, location: Path, overrides: Mapping[str, Any]
+    ) -> XLMRobertaConfig:
+        """A configuration of the model's own: that of the directory, of another path, or a copy of the one given."""
+        if given is None or isinstance(given, str | Path):
+            return cls.config_class.from_pretrained(location if given is None else given, **overrides)
+        if isinstance(given, XLMRobertaConfig):
+            return cls.config_class.from_dict(vars(given) | {"name_or_path": str(location)}, **overrides)
+        rule = f"it must be a {cls.config_class.__name__} or the path of one; leave it out for the directory's"
+        raise ArgumentError(f"config is a {type(given).__name__}, {rule}")
 
     def save_pretrained(self, save_directory: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """Writes `config.json` and `model.safetensors`, which `transformers` and this package open.

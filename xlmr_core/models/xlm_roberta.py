@@ -10,7 +10,6 @@ Letters: B rows, L columns, D width.
 """
 
 import warnings
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,11 +18,9 @@ from xlmr_core.encoder import Encoder
 from xlmr_core.errors import ArgumentError
 from xlmr_core.linear import Linear
 from xlmr_core.models.configuration import XLMRobertaConfig
-from xlmr_core.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions, ModelOutput
-from xlmr_core.models.padded import Call, Encoded, encode, read_head_mask, read_inputs
+from xlmr_core.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Result
+from xlmr_core.models.padded import Call, Encoded, Inputs, encode, read_inputs
 from xlmr_core.models.pretrained import PreTrainedModel
-
-Result = ModelOutput | tuple[Any, ...]
 
 
 class XLMRobertaModel(PreTrainedModel):
@@ -62,7 +59,7 @@ class XLMRobertaModel(PreTrainedModel):
 
     def read(
         self,
-        inputs: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+        inputs: Inputs,
         head_mask: Tensor | None,
         output_attentions: bool | None,
         output_hidden_states: bool | None,
@@ -75,8 +72,7 @@ class XLMRobertaModel(PreTrainedModel):
         """
         config = self.config
         return Call(
-            inputs=read_inputs(self.encoder.config, *inputs),
-            head_mask_NH=read_head_mask(self.encoder.config, head_mask),
+            inputs=read_inputs(self.encoder.config, inputs, head_mask),
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             return_dict=config.use_return_dict if return_dict is None else return_dict,
@@ -151,7 +147,7 @@ class XLMRobertaModel(PreTrainedModel):
             hidden_states=encoded.states,
             attentions=encoded.attentions,
         )
-        return output if call.return_dict else output.to_tuple()
+        return call.result(output)
 
 
 def refuse_decoding(

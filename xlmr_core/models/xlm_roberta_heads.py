@@ -4,7 +4,8 @@ Letters: B rows, L columns, T real tokens, C outputs, V tokens of the vocabulary
 """
 
 import warnings
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,11 +21,13 @@ from xlmr_core.models.outputs import (
     MaskedLMOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
+    Result,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from xlmr_core.models.padded import Call, Encoded, split_choices
 from xlmr_core.models.pretrained import PreTrainedModel
-from xlmr_core.models.xlm_roberta import Result, XLMRobertaModel, refuse_decoding
+from xlmr_core.models.xlm_roberta import XLMRobertaModel, refuse_decoding
 
 
 class WithHead(PreTrainedModel):
@@ -47,27 +50,49 @@ class WithHead(PreTrainedModel):
         """Outputs of the head."""
         return self.config.num_labels
 
+    def _each_token(self, call: Call, labels_BL: Tensor | None, head: Callable[[Encoded], Tensor]) -> dict[str, Any]:
+        """Fields of an output: logits of every token, and the loss where labels are given."""
+        encoded = self.roberta.run(call, whole=losses.counts_padding(labels_BL, call.inputs.real_BL))
+        logits_TC = head(encoded)
+        return {
+            "loss": None if labels_BL is None else losses.cross_entropy(logits_TC, encoded.grid.pack(labels_BL)),
+            "logits": encoded.grid.pad(logits_TC),
+            "hidden_states": encoded.states,
+            "attentions": encoded.attentions,
+        }
 
-class XLMRobertaForMaskedLM(WithHead):
-    """The encoder with a masked language modelling head.
 
-    Args:
-        config: Its settings.
-    """
+class WithLMHead(WithHead):
+    """A model that predicts tokens of the vocabulary."""
 
     head_kind = "masked-lm"
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
-        if config.is_decoder:
-            rule = "a masked language model reads both sides; set config.is_decoder=False"
-            warnings.warn(f"is_decoder is True, {rule}", stacklevel=2)
         self.lm_head = MaskedLMHead(self.roberta.encoder.config, config.vocab_size)
         self._initialise(self.lm_head)
 
     def get_output_embeddings(self) -> nn.Linear:
         """The projection to the vocabulary."""
         return self.lm_head.decoder
+
+    def _lm_logits(self, encoded: Encoded) -> Tensor:
+        logits_TV: Tensor = self.lm_head(encoded.hidden_TD)
+        return logits_TV
+
+
+class XLMRobertaForMaskedLM(WithLMHead):
+    """The encoder with a masked language modelling head.
+
+    Args:
+        config: Its settings.
+    """
+
+    def __init__(self, config: XLMRobertaConfig) -> None:
+        super().__init__(config)
+        if config.is_decoder:
+            rule = "a masked language model reads both sides; set config.is_decoder=False"
+            warnings.warn(f"is_decoder is True, {rule}", stacklevel=2)
 
     def forward(
         self,
@@ -92,37 +117,21 @@ class XLMRobertaForMaskedLM(WithHead):
         given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
         labels = losses.token_labels(labels, call.inputs.real_BL, self.config.vocab_size)
-        encoded = self.roberta.run(call, whole=losses.counts_padding(labels, call.inputs.real_BL))
-        logits_TV = self.lm_head(encoded.hidden_TD)
-        output = MaskedLMOutput(
-            loss=None if labels is None else losses.cross_entropy(logits_TV, encoded.grid.pack(labels)),
-            logits=encoded.grid.pad(logits_TV),
-            hidden_states=encoded.states,
-            attentions=encoded.attentions,
-        )
-        return output if call.return_dict else output.to_tuple()
+        return call.result(MaskedLMOutput(**self._each_token(call, labels, self._lm_logits)))
 
 
-class XLMRobertaForCausalLM(WithHead):
+class XLMRobertaForCausalLM(WithLMHead):
     """The encoder with a language modelling head, each token seeing those before it where `is_decoder` is set.
 
     Args:
         config: Its settings.
     """
 
-    head_kind = "masked-lm"
-
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
         if not config.is_decoder:
             rule = "every token sees the ones it should predict; set config.is_decoder=True"
             warnings.warn(f"is_decoder is False, {rule}", stacklevel=2)
-        self.lm_head = MaskedLMHead(self.roberta.encoder.config, config.vocab_size)
-        self._initialise(self.lm_head)
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """The projection to the vocabulary."""
-        return self.lm_head.decoder
 
     def forward(
         self,
@@ -151,15 +160,7 @@ class XLMRobertaForCausalLM(WithHead):
         labels = losses.token_labels(labels, call.inputs.real_BL, self.config.vocab_size)
         if labels is not None:
             labels = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-        encoded = self.roberta.run(call, whole=losses.counts_padding(labels, call.inputs.real_BL))
-        logits_TV = self.lm_head(encoded.hidden_TD)
-        output = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else losses.cross_entropy(logits_TV, encoded.grid.pack(labels)),
-            logits=encoded.grid.pad(logits_TV),
-            hidden_states=encoded.states,
-            attentions=encoded.attentions,
-        )
-        return output if call.return_dict else output.to_tuple()
+        return call.result(CausalLMOutputWithCrossAttentions(**self._each_token(call, labels, self._lm_logits)))
 
 
 class XLMRobertaForSequenceClassification(WithHead):
@@ -202,12 +203,13 @@ class XLMRobertaForSequenceClassification(WithHead):
         logits_BC = self.classifier(encoded.hidden_TD, encoded.batch)
         loss = None
         if labels is not None:
-            self.config.problem_type = self.config.problem_type or losses.problem_type(self.num_labels, labels)
-            loss = losses.sequence_loss(logits_BC, labels, self.config.problem_type)
+            problem_type = self.config.problem_type or losses.problem_type(self.num_labels, labels)
+            loss = losses.sequence_loss(logits_BC, labels, problem_type)
+            self.config.problem_type = problem_type
         output = SequenceClassifierOutput(
             loss=loss, logits=logits_BC, hidden_states=encoded.states, attentions=encoded.attentions
         )
-        return output if call.return_dict else output.to_tuple()
+        return call.result(output)
 
 
 class XLMRobertaForMultipleChoice(WithHead):
@@ -243,18 +245,8 @@ class XLMRobertaForMultipleChoice(WithHead):
         The tensors have one dimension more, (B, choices, L); other arguments and errors are those of
         `XLMRobertaModel.forward`.
         """
-        first = input_ids if input_ids is not None else inputs_embeds
-        dimensions = 3 if input_ids is not None else 4
-        if first is None or first.dim() != dimensions:
-            got = None if first is None else tuple(first.shape)
-            rule = "it must be (batch, choices, length), with the width behind it for inputs_embeds"
-            raise ArgumentError(f"input of shape {got}, {rule}; add a dimension with [None] for one question")
-        choices = first.shape[1]
-
-        def flat(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.flatten(0, 1)
-
-        given = (flat(input_ids), flat(attention_mask), flat(token_type_ids), flat(position_ids), flat(inputs_embeds))
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        given, choices = split_choices(inputs)
         call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
         encoded = self.roberta.run_for_first(call)
         logits_BC = self.classifier(self.dropout(self.roberta.pool(encoded))).view(-1, choices)
@@ -264,7 +256,7 @@ class XLMRobertaForMultipleChoice(WithHead):
             hidden_states=encoded.states,
             attentions=encoded.attentions,
         )
-        return output if call.return_dict else output.to_tuple()
+        return call.result(output)
 
 
 class XLMRobertaForTokenClassification(WithHead):
@@ -301,15 +293,9 @@ class XLMRobertaForTokenClassification(WithHead):
         given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
         labels = losses.token_labels(labels, call.inputs.real_BL, self.num_labels)
-        encoded = self.roberta.run(call, whole=losses.counts_padding(labels, call.inputs.real_BL))
-        logits_TC = self.classifier(encoded.hidden_TD, encoded.batch)
-        output = TokenClassifierOutput(
-            loss=None if labels is None else losses.cross_entropy(logits_TC, encoded.grid.pack(labels)),
-            logits=encoded.grid.pad(logits_TC),
-            hidden_states=encoded.states,
-            attentions=encoded.attentions,
-        )
-        return output if call.return_dict else output.to_tuple()
+        fields = self._each_token(call, labels, lambda encoded: self.classifier(encoded.hidden_TD, encoded.batch))
+        output = TokenClassifierOutput(**fields)
+        return call.result(output)
 
 
 class XLMRobertaForQuestionAnswering(WithHead):
@@ -362,4 +348,4 @@ class XLMRobertaForQuestionAnswering(WithHead):
             hidden_states=encoded.states,
             attentions=encoded.attentions,
         )
-        return output if call.return_dict else output.to_tuple()
+        return call.result(output)

@@ -5,11 +5,12 @@ between two ordinary characters changes nothing, if the normaliser does not look
 made of any part not known to be that local gets no boundary, and its texts stay whole.
 """
 
-import json
 import re
 from typing import Any
 
 import tokenizers
+
+from xlmr_core.tokenization.byte_level import component_state
 
 # Never cut beside these. Blanks and controls (runs of blanks may be squeezed); characters that NFKC turns
 # into something with a blank at its edge, or into nothing; and those that form one grapheme with what follows
@@ -60,7 +61,7 @@ def word_boundary(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:
 
 def _splitting_blanks(tokenizer: tokenizers.Tokenizer) -> str:
     """The blanks that always separate words; empty for a tokenizer with parts this module does not know."""
-    normalizer, splitter = _state(tokenizer.normalizer), _state(tokenizer.pre_tokenizer)
+    normalizer, splitter = component_state(tokenizer.normalizer), component_state(tokenizer.pre_tokenizer)
     steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
     for step in steps:
         step.pop("precompiled_charsmap", None)
@@ -72,7 +73,7 @@ def _splitting_blanks(tokenizer: tokenizers.Tokenizer) -> str:
         case ["Metaspace"]:
             return " " if _is_metaspace(splitter, prepend=("always", "first", "never")) else ""
         case ["ByteLevel"]:
-            post = _state(tokenizer.post_processor)
+            post = component_state(tokenizer.post_processor)
             regular = splitter["use_regex"] and not splitter["add_prefix_space"] and not steps
             # A post-processor that assumes an added blank would not trim the blank at the start of a piece.
             return " \n" if regular and not post.get("add_prefix_space", False) else ""
@@ -81,8 +82,3 @@ def _splitting_blanks(tokenizer: tokenizers.Tokenizer) -> str:
 
 def _is_metaspace(part: dict[str, Any], *, prepend: tuple[str, ...]) -> bool:
     return part["replacement"] == "▁" and part["split"] is True and part["prepend_scheme"] in prepend
-
-
-def _state(component: Any) -> dict[str, Any]:
-    """A tokenizer's component as the library serialises it; empty for an absent one."""
-    return dict(json.loads(component.__getstate__())) if component is not None else {}

@@ -1,16 +1,17 @@
 """Finds and reads the tokenizer files of a model directory."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken
 
 from xlmr_core.errors import CheckpointError
+from xlmr_core.tokenization.byte_level import byte_level_tokenizer, set_byte_level
 from xlmr_core.tokenization.encoding import SpecialTokens
 from xlmr_core.tokenization.sentencepiece import parse_model, unigram_tokenizer
 
@@ -43,6 +44,36 @@ class TokenizerFiles:
     model_max_length: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class TokenizerSources:
+    """The files of a tokenizer: `tokenizer.json`, else a SentencePiece model, else `vocab.json` and merges."""
+
+    whole: Path | None = None
+    pieces: Path | None = None
+    vocabulary: Path | None = None
+    merges: Path | None = None
+
+    @classmethod
+    def of(cls, directory: Path) -> "TokenizerSources":
+        """What a model directory holds.
+
+        Raises:
+            CheckpointError: It holds no tokenizer.
+        """
+        whole, pieces = directory / "tokenizer.json", directory / "sentencepiece.bpe.model"
+        vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
+        if whole.is_file():
+            return cls(whole=whole)
+        if pieces.is_file():
+            return cls(pieces=pieces)
+        if vocabulary.is_file() and merges.is_file():
+            return cls(vocabulary=vocabulary, merges=merges)
+        raise CheckpointError(
+            f"tokenizer of {directory} not found, it must hold tokenizer.json, sentencepiece.bpe.model, "
+            "or vocab.json with merges.txt; copy them from the model the checkpoint was trained from"
+        )
+
+
 def read_tokenizer(directory: Path) -> TokenizerFiles:
     """Reads `tokenizer.json`, else `sentencepiece.bpe.model`, else `vocab.json` with `merges.txt`.
 
@@ -51,38 +82,109 @@ def read_tokenizer(directory: Path) -> TokenizerFiles:
     Raises:
         CheckpointError: Nothing to read, unreadable, too large, or not of the XLM-R and RoBERTa family.
     """
-    config = {
-        **_read_json(directory / "special_tokens_map.json"),
-        **_read_json(directory / "tokenizer_config.json"),
+    config = read_tokenizer_config(directory)
+    sources = TokenizerSources.of(directory)
+    library = read_library(sources)
+    if sources.whole is None:
+        add_stored_tokens(library, config, directory)
+    special = _register_special_tokens(library, config, directory)
+    if sources.vocabulary is not None:
+        set_byte_level(library, special.bos, special.eos, add_prefix_space=bool(config.get("add_prefix_space", False)))
+    if frame_of(library, special.bos, special.eos) == "other":
+        raise other_frame(library, special.bos, special.eos, directory)
+    limit = config.get("model_max_length")
+    return TokenizerFiles(library, special, limit if is_length(limit) else None)
+
+
+def read_tokenizer_config(directory: Path) -> dict[str, Any]:
+    """What `tokenizer_config.json` says and, where it says nothing, the files that older versions wrote beside it.
+
+    Raises:
+        CheckpointError: One of the files cannot be read.
+    """
+    said = {**_read_json(directory / "special_tokens_map.json"), **_read_json(directory / "tokenizer_config.json")}
+    special = {
+        "<s>",
+        "</s>",
+        "<pad>",
+        "<unk>",
+        "<mask>",
+        *(_content(said.get(role)) for pair in _ROLES for role in pair),
     }
-    library = _read_library(directory, config)
+    masks = {_content(said.get("mask_token")), "<mask>"}
+    stored = {
+        str(token): {
+            "content": text,
+            "special": text in special,
+            "normalized": text not in special,
+            "lstrip": text in masks,
+        }
+        for text, token in _read_json(directory / "added_tokens.json").items()
+    }
+    return {"added_tokens_decoder": stored, **said}
+
+
+def is_length(value: object) -> bool:
+    """Whether `model_max_length` is a statement; transformers writes 1e30 where it knows none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _NO_LIMIT
+
+
+def read_library(sources: TokenizerSources) -> tokenizers.Tokenizer:
+    """Reads a tokenizer as its files have it, truncation and padding off; a byte-level one of two files has no frame.
+
+    Raises:
+        CheckpointError: Unreadable or too large, the file is named.
+    """
+    if sources.whole is not None:
+        with _reading(sources.whole):
+            library = tokenizers.Tokenizer.from_buffer(_read_bounded(sources.whole, _MAX_BYTES))
+    elif sources.pieces is not None:
+        with _reading(sources.pieces):
+            library = unigram_tokenizer(parse_model(_read_bounded(sources.pieces, _MAX_BYTES)))
+    else:
+        assert sources.vocabulary is not None
+        assert sources.merges is not None
+        for path in (sources.vocabulary, sources.merges):
+            _read_bounded(path, _MAX_BYTES)
+        with _reading(sources.vocabulary):
+            library = byte_level_tokenizer(sources.vocabulary, sources.merges)
     library.no_truncation()
     library.no_padding()
-    special = _register_special_tokens(library, config, directory)
-    _check_frame(library, special, directory)
-    limit = config.get("model_max_length")
-    known = isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < _NO_LIMIT
-    return TokenizerFiles(library, special, limit if known else None)
+    return library
 
 
-def _read_library(directory: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    whole, pieces = directory / "tokenizer.json", directory / "sentencepiece.bpe.model"
-    vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
-    if whole.is_file():
-        with _reading(whole):
-            return tokenizers.Tokenizer.from_buffer(_read_bounded(whole, _MAX_BYTES))
-    if pieces.is_file():
-        with _reading(pieces):
-            return unigram_tokenizer(parse_model(_read_bounded(pieces, _MAX_BYTES)))
-    if vocabulary.is_file() and merges.is_file():
-        for path in (vocabulary, merges):
-            _read_bounded(path, _MAX_BYTES)
-        with _reading(vocabulary):
-            return _byte_level(vocabulary, merges, add_prefix_space=bool(config.get("add_prefix_space", False)))
-    raise CheckpointError(
-        f"tokenizer of {directory} not found, it must hold tokenizer.json, sentencepiece.bpe.model, "
-        "or vocab.json with merges.txt; copy them from the model the checkpoint was trained from"
-    )
+def add_stored_tokens(library: tokenizers.Tokenizer, config: Mapping[str, Any], where: object) -> None:
+    """Adds the tokens that tokenizers without a `tokenizer.json` keep beside their vocabulary, each at its id.
+
+    Raises:
+        CheckpointError: Tokens that are none, or whose ids the vocabulary does not lead to.
+    """
+    stored = config.get("added_tokens_decoder") or {}
+    try:
+        tokens = {int(number): added_token(stored[number]) for number in sorted(stored, key=int)}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"tokenizer of {where}: added tokens cannot be read ({error}); save it again") from error
+    library.add_tokens(list(tokens.values()))
+    wrong = [f"{token.content!r} {number}" for number, token in tokens.items() if _moved(library, token, number)]
+    if wrong:
+        raise CheckpointError(
+            f"tokenizer of {where}: added tokens do not get their ids {', '.join(wrong[:5])}, they must follow "
+            "the vocabulary without a gap; take the vocabulary the tokens were added to"
+        )
+
+
+def added_token(stored: Any) -> AddedToken:
+    """An added token as tokenizer files describe it."""
+    if isinstance(stored, AddedToken):
+        return stored
+    flags = {
+        key: bool(stored[key]) for key in ("lstrip", "rstrip", "single_word", "normalized", "special") if key in stored
+    }
+    return AddedToken(stored["content"], **flags)
+
+
+def _moved(library: tokenizers.Tokenizer, token: AddedToken, number: int) -> bool:
+    return bool(library.token_to_id(token.content) != number)
 
 
 @contextmanager
@@ -96,22 +198,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error}") from error
     except BaseException as error:  # a broken character map makes the library panic, which is no Exception
         raise CheckpointError(_unreadable(path, error)) from error
-
-
-def _byte_level(vocabulary: Path, merges: Path, *, add_prefix_space: bool) -> tokenizers.Tokenizer:
-    """RoBERTa's byte-level BPE. Source: transformers `convert_slow_tokenizer.RobertaConverter`."""
-    model = models.BPE.from_file(
-        str(vocabulary), str(merges), continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False
-    )
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    tokenizer.decoder = decoders.ByteLevel()
-    bos, eos = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
-    if bos is not None and eos is not None:
-        tokenizer.post_processor = processors.RobertaProcessing(
-            ("</s>", eos), ("<s>", bos), trim_offsets=True, add_prefix_space=add_prefix_space
-        )
-    return tokenizer
 
 
 def _register_special_tokens(library: tokenizers.Tokenizer, config: dict[str, Any], directory: Path) -> SpecialTokens:
@@ -136,17 +222,27 @@ def _register_special_tokens(library: tokenizers.Tokenizer, config: dict[str, An
     return SpecialTokens(bos, eos, pad, unk, mask)
 
 
-def _check_frame(library: tokenizers.Tokenizer, special: SpecialTokens, directory: Path) -> None:
-    """Refuses a tokenizer that frames texts otherwise; one that frames nothing says nothing against it."""
+def frame_of(library: tokenizers.Tokenizer, bos: int, eos: int) -> Literal["ours", "none", "other"]:
+    """Whether a tokenizer frames a pair as `<s> A </s></s> B </s>`; one that frames nothing says nothing against it."""
+    got, bare, framed = _frames(library, bos, eos)
+    if got == framed:
+        return "ours"
+    return "none" if got == bare else "other"
+
+
+def other_frame(library: tokenizers.Tokenizer, bos: int, eos: int, where: object) -> CheckpointError:
+    """The refusal of a tokenizer whose frame is another family's."""
+    got, _, framed = _frames(library, bos, eos)
+    return CheckpointError(
+        f"tokenizer of {where} makes {got} of the pair (a, b), the family's frame is "
+        f"<s> A </s></s> B </s>, {framed}; take the tokenizer the checkpoint was trained with"
+    )
+
+
+def _frames(library: tokenizers.Tokenizer, bos: int, eos: int) -> tuple[list[int], list[int], list[int]]:
+    """Ids of a pair of texts as the tokenizer makes them, without a frame, and with the family's."""
     first, second = (library.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
-    bos, eos = special.bos, special.eos
-    expected = [bos, *first, eos, eos, *second, eos]
-    got = library.encode("a", "b").ids
-    if got not in (expected, first + second):
-        raise CheckpointError(
-            f"tokenizer of {directory} makes {got} of the pair (a, b), the family's frame is "
-            f"<s> A </s></s> B </s>, {expected}; take the tokenizer the checkpoint was trained with"
-        )
+    return library.encode("a", "b").ids, first + second, [bos, *first, eos, eos, *second, eos]
 
 
 def _content(token: object) -> str | None:

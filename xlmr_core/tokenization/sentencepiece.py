@@ -141,9 +141,7 @@ def unigram_tokenizer(model: SentencePieceModel) -> tokenizers.Tokenizer:
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
     )
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
+    set_frame(tokenizer, 0, 2)
     tokenizer.add_special_tokens(
         [AddedToken(name, special=True, normalized=False) for name in ("<s>", "<pad>", "</s>", "<unk>")]
         + [AddedToken("<mask>", special=True, normalized=False, lstrip=True)]
@@ -156,3 +154,13 @@ def unigram_tokenizer(model: SentencePieceModel) -> tokenizers.Tokenizer:
         ]
     )
     return tokenizer
+
+
+def set_frame(library: tokenizers.Tokenizer, cls: int, sep: int) -> None:
+    """Frames texts as `<s> A </s>` and `<s> A </s></s> B </s>`, with the tokens of these ids."""
+    first, last = library.id_to_token(cls) or "", library.id_to_token(sep) or ""
+    library.post_processor = processors.TemplateProcessing(
+        single=[first, "$A", last],
+        pair=[first, "$A", last, last, "$B", last],
+        special_tokens=[(first, cls), (last, sep)],
+    )

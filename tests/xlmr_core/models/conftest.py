@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +49,18 @@ def pair_of() -> Callable[..., Pair]:
         ours = getattr(xlmr_core, name)(getattr(xlmr_core, f"{family}Config")(**values)).eval()
         ours.load_state_dict(theirs.state_dict())
         return ours, theirs
+
+    return make
+
+
+@pytest.fixture
+def theirs(pair_of, tmp_path: Path) -> Callable[..., Path]:
+    """A directory written by transformers: `theirs("XLMRobertaForMaskedLM", num_labels=3)`."""
+
+    def make(name: str, **settings: object) -> Path:
+        directory = tmp_path / "theirs"
+        pair_of(name, **settings)[1].save_pretrained(directory)
+        return directory
 
     return make
 

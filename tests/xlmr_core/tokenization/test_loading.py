@@ -103,3 +103,17 @@ def test_special_tokens_the_file_forgot_to_register_are_still_found_in_texts(dir
     tokenizer = Tokenizer.load(directory)
     assert tokenizer.special.mask is None
     assert tokenizer.special.eos in tokenizer.encode(["a</s>b"]).ids
+
+
+def test_tokens_added_beside_a_vocabulary_are_found(tmp_path: Path) -> None:
+    """As transformers 4 kept them: in added_tokens.json, the mask among them."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "Ġ"]
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<mask>": 7, "<new>": 8}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.special.mask == 7
+    assert tokenizer.encode(["a<new>b <mask>"]).ids.tolist() == [4, 8, 5, 7]
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<new>": 99}))
+    with pytest.raises(CheckpointError, match="do not get their ids '<new>' 99"):
+        Tokenizer.load(tmp_path)
