@@ -1,20 +1,18 @@
-"""The `xlmr` command. Whatever is heavy is imported by the command that needs it, so that --help is quick.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 and 143 interrupted.
-"""
+"""The `xlmr` command. Whatever is heavy is imported by the command that needs it, so that --help is quick."""
 
 import importlib
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from pipelines.config import AnnotateConfig, ConfigError, is_override, load_config
+from pipelines.finetune.command import finetune
+from pipelines.outcome import fail, run_command
 
 app = typer.Typer(
     help="XLM-R-family models over the world's text, on Ray.",
@@ -131,7 +129,7 @@ def annotate(
 
         Console().print(run_job(settings).table())
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
 
 
 @app.command(epilog="Example: xlmr verify labelled")
@@ -149,14 +147,14 @@ def verify(
         for path in report.uncovered:
             typer.echo(f"not covered, it could not be read: {path}", err=True)
         if not report.passed:
-            _fail("\n".join([f"{output} is not sound:", *report.problems]), 1)
+            fail("\n".join([f"{output} is not sound:", *report.problems]), 1)
         again = "inputs read again" if report.inputs_rechecked else "inputs not read again"
         typer.echo(
             f"{output} is sound: {report.rows:,} records in {report.shards:,} shards, {report.ok:,} annotated, "
             f"{report.quarantined:,} quarantined, {report.files:,} files, {again}"
         )
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
 
 
 @app.command(epilog="Example: xlmr report labelled --report-samples 20")
@@ -174,7 +172,7 @@ def report(
 
         typer.echo(write_report(output, samples=samples))
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
 
 
 @app.command(epilog="Example: xlmr plan corpus/ --task topic=my-model --text-column body")
@@ -216,7 +214,12 @@ def plan(
             f"{job.plan.shard_rows:,}, about {job.plan.rows * job.tokens_per_row:,.0f} tokens"
         )
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
+
+
+app.command(
+    epilog="Example: xlmr finetune --task sequence-classification --model my-model --train train.jsonl --output out"
+)(finetune)
 
 
 @app.command(epilog='Example: xlmr run --task fill-mask --model my-model "Paris is the <mask> of France." top_k=3')
@@ -275,7 +278,7 @@ def run(
             if words and json.loads(line)["status"] == "failed":
                 raise typer.Exit(1)
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
 
 
 @app.command(epilog="Example: xlmr doctor intfloat/multilingual-e5-small")
@@ -296,7 +299,7 @@ def doctor(
         if code:
             raise typer.Exit(code)
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
 
 
 @app.command(epilog="Example: xlmr bench engine heads --json bench.jsonl")
@@ -324,7 +327,7 @@ def bench(
             ) from error
         benchmarks.bench(names or [], quick=quick, json_file=json_file)
 
-    _run(work, debug=debug)
+    run_command(work, debug=debug)
 
 
 def main() -> None:
@@ -352,42 +355,3 @@ def _load(context: typer.Context, **fixed: object) -> AnnotateConfig:
 def _given(value: object) -> object:
     """An option that was not used is None, or an empty list."""
     return None if value in ([], ()) else value
-
-
-def _run(work: Callable[[], None], *, debug: bool) -> None:
-    """Runs a command and turns what it raises into a message and an exit code."""
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("pipelines").setLevel(logging.INFO)
-    try:
-        work()
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing that was committed is lost, run the same command again to go on", 130)
-    except ConfigError as error:
-        _fail(str(error), 2, debug=debug)
-    except Exception as error:
-        _fail(_message(error), _exit_code(error), debug=debug)
-
-
-def _message(error: Exception) -> str:
-    from xlmr_core.errors import XLMRError
-
-    if isinstance(error, (XLMRError, OSError)):
-        return str(error)
-    # The text of a foreign exception may quote records.
-    return f"{type(error).__name__}; this should not happen, --debug shows where and why"
-
-
-def _exit_code(error: Exception) -> int:
-    """2 for what the command line asked wrongly; an error may carry a code of its own."""
-    from xlmr_core.errors import CheckpointError, TaskError
-
-    return int(getattr(error, "exit_code", 2 if isinstance(error, (CheckpointError, TaskError)) else 1))
-
-
-def _fail(message: str, code: int, *, debug: bool = False) -> NoReturn:
-    if debug:
-        logging.getLogger("pipelines").error("%s", message, exc_info=True)
-    typer.echo(f"xlmr: {message}", err=True)
-    raise typer.Exit(code)

@@ -93,13 +93,19 @@ def test_commands_of_the_readme_run(command: str, workplace: Path, monkeypatch: 
     assert done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_examples_of_the_readme_run(block: str, workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    code = compile(block, "README.md", "exec")
-    if "import ray" in block:
-        return  # It starts a Ray of its own; tests/pipelines/annotate makes the same call.
     monkeypatch.chdir(workplace)
-    exec(code, {})
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in XLMR if " finetune " in command])
+def test_training_commands_of_the_readme_run(command: str, workplace: Path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    _, *arguments = shlex.split(command)
+    subprocess.run([sys.executable, "-m", "pipelines", *arguments], cwd=workplace, env=environment, check=True)
 
 
 def test_the_file_map_names_every_folder_and_module_of_the_packages():

@@ -49,12 +49,12 @@ def inspect_columnar(file: InputFile, columns: Columns) -> tuple[int, int, FileT
     try:
         if file.format == "arrow":
             with pa.memory_map(os.fsencode(file.path)) as source:
-                reader = _open_arrow(file, source)
+                reader = open_arrow(file, source)
                 types = _check_schema(file, reader.schema, columns)
                 rows = sum(batch.num_rows for batch in reader)
             average = file.size // max(rows, 1)
         else:
-            with _open_parquet(file) as parquet:
+            with open_parquet(file) as parquet:
                 types = _check_schema(file, parquet.schema_arrow, columns)
                 average = _check_pages(file, parquet.metadata)
                 rows = parquet.metadata.num_rows
@@ -63,7 +63,7 @@ def inspect_columnar(file: InputFile, columns: Columns) -> tuple[int, int, FileT
     return rows, max(1, MAX_SHARD_BYTES // max(average, 1)), types
 
 
-def _open_parquet(file: InputFile) -> pq.ParquetFile:
+def open_parquet(file: InputFile) -> pq.ParquetFile:
     """Opens a Parquet file whose footer was searched for extension types first."""
     path = os.fsencode(file.path)
     with open(path, "rb") as raw:
@@ -76,7 +76,7 @@ def _open_parquet(file: InputFile) -> pq.ParquetFile:
     return pq.ParquetFile(pa.OSFile(path), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
 
 
-def _open_arrow(file: InputFile, source: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader:
+def open_arrow(file: InputFile, source: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader:
     """Opens an Arrow stream whose first message, the schema, was searched for extension types first."""
     size = int.from_bytes(source.read(4), "little")
     if size == 0xFFFFFFFF:
@@ -228,7 +228,7 @@ class ColumnarCursor:
             self._source = pa.memory_map(os.fsencode(file.path))
             self._batches = self._arrow_batches(file)
             return
-        self._source = _open_parquet(file)
+        self._source = open_parquet(file)
         metadata = self._source.metadata
         group, self.position = 0, 0
         while group < metadata.num_row_groups and self.position + metadata.row_group(group).num_rows <= row:
@@ -260,7 +260,7 @@ class ColumnarCursor:
             start = stop
 
     def _arrow_batches(self, file: InputFile) -> Iterator[pa.RecordBatch]:
-        reader = _open_arrow(file, self._source)
+        reader = open_arrow(file, self._source)
         top = [name if name in reader.schema.names else name.split(".")[0] for name in self._names]
         for batch in reader:
             chosen = batch.select(list(dict.fromkeys(top)))

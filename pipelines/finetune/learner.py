@@ -9,6 +9,7 @@ from pipelines.finetune.steps import MicroBatch
 from xlmr_core.batch import PackedBatch
 from xlmr_core.encoder import Encoder
 from xlmr_core.graph import Annotation
+from xlmr_core.heads import Head
 from xlmr_core.tasks import answer, choice
 from xlmr_core.tasks.answer import Answer
 from xlmr_core.tasks.choice import Choice
@@ -26,7 +27,7 @@ class Learner(nn.Module):
         annotation: The task, bound to the head.
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Module, annotation: Annotation) -> None:
+    def __init__(self, encoder: Encoder, head: Head, annotation: Annotation) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
         self._task = annotation.task

@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +59,7 @@ class TrainingSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     max_grad_norm: float = 1.0
-    dtype: torch.dtype = torch.float32
+    dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     checkpoint_steps: int = 0
     kept_checkpoints: int = 2
@@ -156,7 +155,7 @@ def _accumulate(learner: Learner, batches: Iterable[MicroBatch], settings: Train
     loss, tokens = 0.0, 0
     for batch in batches:
         torch.manual_seed(settings.seed * 1_000_003 + batch.seed)
-        with torch.autocast(device.type, settings.dtype, enabled=settings.dtype != torch.float32):
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
             value = learner.loss(batch) * batch.weight
         value.backward()  # type: ignore[no-untyped-call]
         loss += value.item()
@@ -229,8 +228,9 @@ def _save(learner: nn.Module, optimiser: torch.optim.Optimizer, step: int, folde
         file.flush()
         os.fsync(file.fileno())
     target = folder / f"{_STEP}{step:09d}"
-    with suppress(OSError):
-        draft.rename(target)
+    # A torn folder of that name, or one that an earlier attempt at the same step wrote.
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
     for old in checkpoints(folder)[:-kept]:
         shutil.rmtree(old, ignore_errors=True)
     for torn in folder.glob(f".{_STEP}*"):

@@ -1,4 +1,4 @@
-"""Labelled records as the sequences that a model is trained on: ids, and what each should answer.
+"""Example records as the sequences that a model is trained on: ids, and what each should answer.
 
 Texts are read, laid out and cut by the very plan that `annotate` runs, so a model sees in training what it will see at
 work. The set is a few flat columns; nothing in it is text.
@@ -6,13 +6,16 @@ work. The set is a few flat columns; nothing in it is text.
 Letters: R records, W windows, T tokens of all windows (special tokens included), C outputs.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from pipelines.finetune.examples import Example
 from xlmr_core.errors import InputError
 from xlmr_core.graph import Annotation, GraphPlan, Preprocessor
 from xlmr_core.graph.windows import plan_window_sets, windowed_records
@@ -29,15 +32,8 @@ from xlmr_core.tokenization.packing import window_ids
 Per = Literal["window", "token", "record", "nothing"]
 
 _PORTION = 2_000
-
-
-class Labelled(Protocol):
-    """What training reads of an example: its text, what goes with it, and what is right."""
-
-    text: str
-    second: Sequence[str]
-    gold: Any
-    language: str
+_META = "meta.json"
+_COLUMNS = ("ids", "splits", "records", "language", "targets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +68,21 @@ class TrainingSet:
         """Tokens of each sequence (W,), int64."""
         return np.diff(self.splits)
 
+    def save(self, folder: Path) -> None:
+        """Writes one file a column, and `meta.json` last: a folder that has it is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _COLUMNS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        meta = {"languages": list(self.languages), "per": self.per}
+        (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
+
+    @classmethod
+    def open(cls, folder: Path) -> "TrainingSet":
+        """Maps a saved set into memory; the processes of a machine share it."""
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _COLUMNS}
+        return cls(**columns, languages=tuple(meta["languages"]), per=meta["per"])
+
     def target_rows(self, records: np.ndarray, sequences: np.ndarray) -> np.ndarray:
         """The rows of `targets` that belong to chosen records and their sequences, in that order."""
         match self.per:
@@ -85,7 +96,7 @@ class TrainingSet:
                 return np.zeros(0, dtype=np.int64)
 
 
-def make_training_set(plan: GraphPlan, examples: Iterable[Labelled]) -> tuple[TrainingSet, dict[int, InputError]]:
+def make_training_set(plan: GraphPlan, examples: Iterable[Example]) -> tuple[TrainingSet, dict[int, InputError]]:
     """Reads, cuts and labels examples.
 
     Args:
@@ -143,7 +154,7 @@ def _read(
     plan: GraphPlan,
     annotation: Annotation,
     preprocess: Preprocessor,
-    examples: Sequence[Labelled],
+    examples: Sequence[Example],
     names: dict[str, int],
 ) -> tuple[_Part, dict[int, InputError]]:
     pairs = None if annotation.second_view is None else [list(example.second) for example in examples]
@@ -181,17 +192,20 @@ def _per(annotation: Annotation) -> Per:
             return "nothing"
 
 
-def _targets(annotation: Annotation, examples: Sequence[Labelled], records: WindowedRecords) -> np.ndarray:
+def _targets(annotation: Annotation, examples: Sequence[Example], records: WindowedRecords) -> np.ndarray:
     """Gold values as the task's loss compares with them; a record's label is that of each of its windows."""
-    gold = [example.gold for example in examples]
+    # What each task's examples hold is `examples.Gold`'s to say.
+    gold: list[Any] = [example.gold for example in examples]
     match annotation.task:
         case Classify() as task:
             of_record = task.targets(gold)
             of_window: np.ndarray = of_record[records.record_of_item[records.item]]
             return of_window
         case Tag() as task:
-            words = [value.words for value in gold]
-            return task.targets([value.labels for value in gold], records, words=words)
+            # Entities, or words with a label each.
+            if gold and isinstance(gold[0], tuple):
+                return task.targets(gold, records)
+            return task.targets([value.labels for value in gold], records, words=[value.spans for value in gold])
         case Answer():
             return answer.targets([value[0] if value else None for value in gold], records)
         case Choice():

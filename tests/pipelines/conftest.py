@@ -1,26 +1,9 @@
-"""What the tests of jobs share: one local Ray, and tiny checkpoints as tasks."""
+"""What the tests of jobs share: tiny checkpoints as tasks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One small Ray for the whole run; jobs find it by themselves."""
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=150 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def tagged(text, number):
     for word in words:
         places.append((at, at + len(word)))
         at += len(word) + 1
-    return SimpleNamespace(words=places, labels=[TAGS[(number + place) % 3] for place in range(len(words))])
+    return SimpleNamespace(spans=places, labels=[TAGS[(number + place) % 3] for place in range(len(words))])
 
 
 def case(kind, make_checkpoint, lines):
