@@ -29,17 +29,27 @@ class SequenceHead(nn.Module):
     Args:
         config: Width and dropout.
         num_outputs: C; one for multiple choice, where each choice is a sequence of its own.
+        input_dropout: Before the first layer; default: the config's for classifiers.
+        dropout: Before the projection; the same default.
     """
 
-    def __init__(self, config: EncoderConfig, num_outputs: int) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        num_outputs: int,
+        *,
+        input_dropout: float | None = None,
+        dropout: float | None = None,
+    ) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, activation="tanh")
         self.out_proj = Linear(config.hidden_size, num_outputs)
-        self.dropout = nn.Dropout(_head_dropout(config))
+        self.input_dropout = nn.Dropout(classifier_dropout(config) if input_dropout is None else input_dropout)
+        self.dropout = nn.Dropout(classifier_dropout(config) if dropout is None else dropout)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
         """Logits (B, C)."""
-        features_BD = self.dense(self.dropout(hidden_TD[batch.starts]))
+        features_BD = self.dense(self.input_dropout(hidden_TD[batch.starts]))
         logits_BC: Tensor = self.out_proj(self.dropout(features_BD))
         return logits_BC
 
@@ -54,12 +64,13 @@ class TokenHead(nn.Module):
     Args:
         config: Width and dropout.
         num_outputs: C.
+        dropout: Before the projection; default: the config's for classifiers.
     """
 
-    def __init__(self, config: EncoderConfig, num_outputs: int) -> None:
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, dropout: float | None = None) -> None:
         super().__init__()
         self.classifier = Linear(config.hidden_size, num_outputs)
-        self.dropout = nn.Dropout(_head_dropout(config))
+        self.dropout = nn.Dropout(classifier_dropout(config) if dropout is None else dropout)
 
     def forward(self, hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
         """Outputs (T, C)."""
@@ -165,5 +176,6 @@ def _segment(values_TD: Tensor, sequence_T: Tensor, count: int, how: Literal["su
     return start.scatter_reduce_(0, sequence_T[:, None].expand_as(values_TD), values_TD, "amax")
 
 
-def _head_dropout(config: EncoderConfig) -> float:
+def classifier_dropout(config: EncoderConfig) -> float:
+    """Dropout of classification heads."""
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout

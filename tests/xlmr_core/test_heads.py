@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from xlmr_core.batch import PackedBatch, pad
+from xlmr_core.batch import Grid, PackedBatch
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.encoder import optimise_for_inference
 from xlmr_core.heads import POOLING_MODES, PoolingSpec, pool
@@ -142,7 +142,7 @@ def test_heads_drop_nothing_outside_training(random_model, texts_of, tmp_path):
 def pool_of_reference(hidden_TD, lengths, spec, prompt_length=None):
     """Sentence vectors of sentence-transformers, from the padded form of the same hidden states."""
     mask_BL = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    features = {"token_embeddings": pad(hidden_TD, mask_BL), "attention_mask": mask_BL}
+    features = {"token_embeddings": Grid.of(mask_BL.bool()).pad(hidden_TD), "attention_mask": mask_BL}
     if prompt_length is not None:
         features["prompt_length"] = prompt_length
     return Pooling(WIDTH, pooling_mode=spec.modes, include_prompt=spec.include_prompt)(features)["sentence_embedding"]
@@ -198,3 +198,44 @@ def test_the_order_of_modes_is_the_order_of_vectors():
     for modes in permutations(["cls", "mean", "max"]):
         parts = [pool(hidden_TD, batch_of([2, 3]), (mode,)) for mode in modes]
         assert torch.equal(pool(hidden_TD, batch_of([2, 3]), modes), torch.cat(parts, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [
+        ("XLMRobertaForSequenceClassification", "sequence-classification"),
+        ("XLMRobertaForMultipleChoice", "multiple-choice"),
+        ("XLMRobertaForTokenClassification", "token-classification"),
+        ("XLMRobertaForQuestionAnswering", "question-answering"),
+    ],
+)
+def test_heads_drop_in_training_where_those_of_transformers_do(random_model, texts_of, tmp_path, architecture, kind):
+    """With dropout of one half, the mean over many passes and its spread are the same."""
+    rates = {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.0}
+    model = random_model(architecture, num_labels=2, **rates)
+    model.save_pretrained(tmp_path)
+    head = Checkpoint.open(str(tmp_path)).load_head(kind).train()
+    dropouts = [part.p for part in head.modules() if isinstance(part, torch.nn.Dropout) and part.p]
+    # Where the projection alone is behind the encoder nothing is dropped, behind a pooler once, in a classifier twice.
+    expected = {"question-answering": 0, "multiple-choice": 1, "token-classification": 1, "sequence-classification": 2}
+    assert len(dropouts) == expected[kind]
+    batch = PackedBatch.from_lists(texts_of([3]), first_position=2)
+    hidden = torch.randn(1, 3, 48, generator=torch.Generator().manual_seed(0))
+    ours = torch.stack([head(hidden[0], batch)[0] for _ in range(4000)])
+    theirs = torch.stack([reference_head(model.train(), kind, hidden)[0] for _ in range(4000)])
+    spread = theirs.std(0) + 1e-6
+    assert ((ours.mean(0) - theirs.mean(0)).abs() <= 0.15 * spread + 1e-5).all()
+    assert ((ours.std(0) - theirs.std(0)).abs() <= 0.1 * spread).all()
+
+
+def reference_head(model, kind, hidden):
+    """Logits of the first row (or token) as the class of transformers makes them of hidden states."""
+    match kind:
+        case "sequence-classification":
+            return model.classifier(hidden)
+        case "multiple-choice":
+            return model.classifier(model.dropout(model.roberta.pooler(hidden)))
+        case "token-classification":
+            return model.classifier(model.dropout(hidden))[0]
+        case "question-answering":
+            return model.qa_outputs(hidden)[0]

@@ -42,6 +42,17 @@ MAX_JSON_BYTES = 64 << 20
 JsonT = TypeVar("JsonT", dict[str, Any], list[Any])
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory to write to, if need be.
+
+    Raises:
+        CheckpointError: The path is a file.
+    """
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file, it must be a directory; choose another name")
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def read_json(path: Path, kind: type[JsonT]) -> JsonT:
     """Reads a JSON file whose top value must be a `kind`.
 

@@ -106,7 +106,7 @@ class StoredHeads:
         return all_head_file_names(kind, self.config.model_type)
 
     def _new(self, kind: HeadKind) -> Head:
-        return on_meta(lambda: HEAD_CLASSES[kind](self.config, self.num_outputs(kind)))
+        return on_meta(lambda: new_head(kind, self.config, self.num_outputs(kind)))
 
     def _find(self, kind: HeadKind) -> dict[str, StoredTensor]:
         """The tensors of a head, all there."""
@@ -129,6 +129,20 @@ class StoredHeads:
             own = open_file(self.directory / f"{stem}.pt")
             return {f"{stem}.{name}": stored for name, stored in own.items()} | dict(self.tensors)
         return self.tensors
+
+
+def new_head(kind: HeadKind, config: EncoderConfig, num_outputs: int) -> Head:
+    """A head with fresh weights, and dropout where transformers' class for it has some."""
+    match kind:
+        case "sequence-classification" if config.model_type == "bert":
+            # Its first layer is BERT's pooler, which drops nothing.
+            return SequenceHead(config, num_outputs, input_dropout=0.0)
+        case "multiple-choice":
+            return SequenceHead(config, num_outputs, input_dropout=0.0, dropout=config.hidden_dropout_prob)
+        case "question-answering" | "sparse" | "multi-vector":
+            return TokenHead(config, num_outputs, dropout=0.0)
+        case _:
+            return HEAD_CLASSES[kind](config, num_outputs)
 
 
 def refuse(what: str, problems: list[str]) -> None:

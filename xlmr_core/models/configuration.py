@@ -239,10 +239,10 @@ class XLMRobertaConfig:
             CheckpointError: The path is a file.
         """
         folder = Path(save_directory)
-        if folder.is_file():
-            raise CheckpointError(f"{folder} is a file, it must be a directory; choose another name")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / layout.CONFIG).write_text(self.to_json_string(), encoding="utf-8")
+        layout.make_directory(folder)
+        draft = folder / f".{layout.CONFIG}"
+        draft.write_text(self.to_json_string(), encoding="utf-8")
+        draft.replace(folder / layout.CONFIG)
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Self:

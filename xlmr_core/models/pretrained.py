@@ -34,6 +34,8 @@ class PreTrainedModel(nn.Module):
 
     config_class: ClassVar[type[XLMRobertaConfig]] = XLMRobertaConfig
     base_model_prefix: ClassVar[str] = "roberta"
+    # What the constructor takes besides the configuration.
+    own_arguments: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__()
@@ -185,7 +187,7 @@ class PreTrainedModel(nn.Module):
         kwargs = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
         if attn_implementation is not None:
             kwargs["attn_implementation"] = attn_implementation
-        add_pooling = {"add_pooling_layer": kwargs.pop("add_pooling_layer")} if "add_pooling_layer" in kwargs else {}
+        own = {name: kwargs.pop(name) for name in cls.own_arguments if name in kwargs}
         config = cls._own_config(config, location, kwargs)
         stored = loading.read_tensors(location)
         config.vocab_size = loading.vocabulary_size(stored, config.vocab_size)
@@ -194,7 +196,7 @@ class PreTrainedModel(nn.Module):
         config.dtype = loading.dtype_of(dtype if dtype is not None else torch_dtype, config, stored)
         device = loading.device_of(device_map)
         with torch.device("meta"):
-            model = cls(config, **add_pooling)
+            model = cls(config, **own)
         differences = loading.fill_model(model, stored, config, ignore_mismatched_sizes=ignore_mismatched_sizes)
         if differences:
             what = f"{pretrained_model_name_or_path} is not all of a {cls.__name__}"
@@ -223,7 +225,6 @@ class PreTrainedModel(nn.Module):
         folder = Path(save_directory)
         self.config.architectures = [type(self).__name__]
         self.config.dtype = self.dtype
-        self.config.save_pretrained(folder)
         tensors = dict(self.state_dict() if state_dict is None else state_dict)
         output = self.get_output_embeddings()
         if output is not None and output.weight is self.get_input_embeddings().weight:
@@ -231,8 +232,11 @@ class PreTrainedModel(nn.Module):
             tensors = {name: value for name, value in tensors.items() if not name.startswith("lm_head.decoder.")}
         # Clones: parts of one matrix share its memory, which safetensors refuses.
         plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        layout.make_directory(folder)
         draft = folder / f".{layout.SAFETENSORS}"
         save_file(plain, draft, metadata={"format": "pt"})
+        # Only now, when all is written, so that a kill on the way leaves what was there before.
+        self.config.save_pretrained(folder)
         draft.replace(folder / layout.SAFETENSORS)
 
     def _initialise(self, part: nn.Module) -> None:

@@ -31,6 +31,8 @@ class XLMRobertaModel(PreTrainedModel):
         add_pooling_layer: Whether `pooler_output` is computed.
     """
 
+    own_arguments = ("add_pooling_layer",)
+
     def __init__(self, config: XLMRobertaConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.encoder = Encoder(config.encoder_config())
