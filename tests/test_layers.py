@@ -24,6 +24,7 @@ CORE = [
     "batch",
     "linear",
     "memory",
+    "metrics",
     "tokenization",
     "config",
     "errors",
