@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pipelines.config import AnnotateConfig, ConfigError, is_override, load_config
+from pipelines.evaluate.command import evaluate
 from pipelines.finetune.command import finetune
 from pipelines.outcome import fail, run_command
 
@@ -220,6 +221,9 @@ def plan(
 app.command(
     epilog="Example: xlmr finetune --task sequence-classification --model my-model --train train.jsonl --output out"
 )(finetune)
+
+
+app.command(epilog="Example: xlmr evaluate --model out/model --data dev.*.jsonl --output scores")(evaluate)
 
 
 @app.command(epilog='Example: xlmr run --task fill-mask --model my-model "Paris is the <mask> of France." top_k=3')

@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.config import Count, Section, Texts
+from pipelines.finetune.examples import ExampleColumns, ReadSettings
+from pipelines.finetune.examples.example import ProblemType
 
 Task = Literal["sequence-classification", "token-classification", "question-answering", "multiple-choice"]
+_COLUMNS = ("text", "pair", "label", "words", "tags", "entities", "question", "answers", "language", "id")
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class DataSection(Section):
-    """What is learnt from. Columns are found by their usual names where they are not named.
+class LabelledSection(Section):
+    """How labelled files are read. Columns are found by their usual names where they are not named.
 
     Attributes:
-        train: Files, folders and globs.
-        validation: The same, for measuring.
-        task: What is learnt.
         problem_type: Of sequence classification.
         format: Of every file, instead of what its name and content say.
         language: Of every record, instead of what a column or the file's name says.
@@ -28,12 +28,7 @@ class DataSection(Section):
         on_error: Whether a record that cannot be used ends the run before it begins or is left out.
     """
 
-    train: Annotated[Texts, Field(min_length=1, description="--train FILE...")]
-    validation: Texts = ()
-    task: Annotated[Task, Field(description="--task TASK")]
-    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
-        "single_label_classification"
-    )
+    problem_type: ProblemType = "single_label_classification"
     format: Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu"] | None = None
     language: str | None = None
     text_column: str | None = None
@@ -49,6 +44,33 @@ class DataSection(Section):
     id_column: str | None = None
     first_choice: Annotated[int, Field(ge=0, le=1)] = 0
     on_error: Literal["fail", "quarantine"] = "fail"
+
+    def settings(self, task: Task) -> ReadSettings:
+        """The same for the readers."""
+        columns = {f"{role}_column": getattr(self, f"{role}_column") for role in _COLUMNS}
+        return ReadSettings(
+            task=task,
+            problem_type=self.problem_type,
+            columns=ExampleColumns(**columns, choices_columns=self.choices_columns),
+            format=self.format,
+            language=self.language,
+            on_error=self.on_error,
+            first_choice=self.first_choice,
+        )
+
+
+class DataSection(LabelledSection):
+    """What is learnt from.
+
+    Attributes:
+        train: Files, folders and globs.
+        validation: The same, for measuring.
+        task: What is learnt.
+    """
+
+    train: Annotated[Texts, Field(min_length=1, description="--train FILE...")]
+    validation: Texts = ()
+    task: Annotated[Task, Field(description="--task TASK")]
 
 
 class BaseSection(Section):

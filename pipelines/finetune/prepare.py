@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipelines.config import ConfigError
 from pipelines.finetune.config import FinetuneConfig
-from pipelines.finetune.examples import ExampleColumns, ExampleSummary, ReadSettings, check_examples, open_examples
+from pipelines.finetune.examples import ExampleSummary, check_examples, open_examples
 from pipelines.finetune.start import Goal, open_start, write_start
 from pipelines.finetune.steps import Steps, StepSettings
 from pipelines.finetune.training import TrainingSettings
@@ -24,7 +24,6 @@ from pipelines.finetune.training_set import TrainingSet, make_training_set
 logger = logging.getLogger(__name__)
 
 REQUEST, START, DATA, CHECKPOINTS, MODEL = "run/request.json", "run/start", "run/data", "run/checkpoints", "model"
-_COLUMNS = ("text", "pair", "label", "words", "tags", "entities", "question", "answers", "language", "id")
 _CHECKPOINTS, _LOG_LINES = 10, 50
 
 
@@ -61,7 +60,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     # How the work is spread may change from one start to the next.
     asked = json.loads(config.model_dump_json(exclude={"run", "output"}))
     _check_output(output, asked)
-    settings = read_settings(config)
+    settings = config.data.settings(config.data.task)
     sources = {"training": open_examples(config.data.train, settings)}
     if config.data.validation:
         sources["validation"] = open_examples(config.data.validation, settings)
@@ -85,21 +84,6 @@ def prepare(config: FinetuneConfig) -> Prepared:
     data.save(output / DATA)
     _, training = plan_steps(config, data, first_position=0)
     return Prepared(output, goal, pairs, summaries, left_out, training.steps)
-
-
-def read_settings(config: FinetuneConfig) -> ReadSettings:
-    """How the files of a run are read."""
-    data = config.data
-    columns = {f"{role}_column": getattr(data, f"{role}_column") for role in _COLUMNS}
-    return ReadSettings(
-        task=data.task,
-        problem_type=data.problem_type,
-        columns=ExampleColumns(**columns, choices_columns=data.choices_columns),
-        format=data.format,
-        language=data.language,
-        on_error=data.on_error,
-        first_choice=data.first_choice,
-    )
 
 
 def plan_steps(config: FinetuneConfig, data: TrainingSet, *, first_position: int) -> tuple[Steps, TrainingSettings]:
