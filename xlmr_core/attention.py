@@ -74,7 +74,7 @@ class EagerAttention:
         weights_BHLL = scores_BHLL.masked_fill(~visible, lowest).softmax(-1).masked_fill(~visible, 0.0)
         weights_BHLL = F.dropout(weights_BHLL, dropout)
         if self._head_mask is not None:
-            weights_BHLL = weights_BHLL * self._head_mask[len(self.weights)][:, None, None]
+            weights_BHLL = weights_BHLL * self._head_mask[len(self.weights)][:, None, None].to(weights_BHLL.dtype)
         self.weights.append(weights_BHLL)
         context_BHLK: Tensor = weights_BHLL @ value
         return context_BHLK.transpose(1, 2).flatten(0, 1)

@@ -2,16 +2,17 @@
 
 Post-LayerNorm transformer of "RoBERTa" (Liu et al. 2019), used unchanged by XLM-R (Conneau et al. 2020). It
 must agree with `transformers.XLMRobertaModel` (tests/xlmr_core/test_encoder.py). One difference in form:
-tokens lie packed in one row, and query, key and value are one matrix.
+tokens lie packed in one row, and query, key and value are one matrix. Modules have the names they have there and in
+files, which is why attributes such as `LayerNorm` and `self` look as they do.
 
 Letters: T packed tokens, D width, F feed-forward width, H heads, K width of a head.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xlmr_core.attention import Attention, attend
 from xlmr_core.batch import PackedBatch
@@ -27,11 +28,11 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        no_position = config.first_position - 1 if config.first_position else None
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size, no_position)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        width, no_position = config.hidden_size, config.first_position - 1 if config.first_position else None
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width, no_position)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, batch: PackedBatch, words_TD: Tensor | None = None, types_T: Tensor | None = None) -> Tensor:
@@ -45,10 +46,60 @@ class Embeddings(nn.Module):
         Returns:
             (T, D).
         """
-        words_TD = self.word(batch.ids) if words_TD is None else words_TD
-        types_TD = self.token_type.weight[0] if types_T is None else self.token_type(types_T)
-        embedded_TD: Tensor = self.dropout(self.norm(words_TD + types_TD + self.position(batch.positions)))
+        words_TD = self.word_embeddings(batch.ids) if words_TD is None else words_TD
+        types_TD = self.token_type_embeddings.weight[0] if types_T is None else self.token_type_embeddings(types_T)
+        summed_TD = words_TD + types_TD + self.position_embeddings(batch.positions)
+        embedded_TD: Tensor = self.dropout(self.LayerNorm(summed_TD))
         return embedded_TD
+
+
+class SelfAttention(nn.Module):
+    """Query, key and value in one product, and what they pay attention to."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_probs_dropout_prob
+        self.is_causal = config.is_decoder
+
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch, attention: Attention) -> Tensor:
+        """(T, D) to (T, D)."""
+        qkv_T3HK = self.qkv(hidden_TD).unflatten(1, (3, self.num_heads, -1))
+        context_THK = attention(qkv_T3HK, batch, self.dropout if self.training else 0.0, self.is_causal)
+        return context_THK.flatten(1)
+
+
+class Output(nn.Module):
+    """A projection, added to what went into its sub-layer, then LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, in_features: int) -> None:
+        super().__init__()
+        self.dense = Linear(in_features, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, inner: Tensor, hidden_TD: Tensor) -> Tensor:
+        """(T, in_features) and (T, D) to (T, D)."""
+        normed_TD: Tensor = self.LayerNorm(hidden_TD + self.dropout(self.dense(inner)))
+        return normed_TD
+
+
+class SelfAttentionLayer(nn.Module):
+    """Attention with its residual."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.self = SelfAttention(config)
+        self.output = Output(config, config.hidden_size)
+
+
+class Intermediate(nn.Module):
+    """The wide half of the feed-forward layer."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.intermediate_size, activation=config.hidden_act)
 
 
 class EncoderLayer(nn.Module):
@@ -56,31 +107,52 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        width = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = config.is_decoder
-        self.qkv = Linear(width, 3 * width)
-        self.attention_output = Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, config.layer_norm_eps)
-        self.intermediate = Linear(width, config.intermediate_size, activation=config.hidden_act)
-        self.output = Linear(config.intermediate_size, width)
-        self.output_norm = nn.LayerNorm(width, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention = SelfAttentionLayer(config)
+        self.intermediate = Intermediate(config)
+        self.output = Output(config, config.intermediate_size)
 
     def forward(
         self, hidden_TD: Tensor, batch: PackedBatch, rows: Tensor | None = None, attention: Attention = attend
     ) -> Tensor:
         """(T, D) to (T, D), or to (R, D) for R chosen rows, which attend to all the others."""
-        qkv_T3HK = self.qkv(hidden_TD).unflatten(1, (3, self.num_heads, -1))
-        context_THK = attention(qkv_T3HK, batch, self.attention_dropout if self.training else 0.0, self.is_causal)
+        context_TD = self.attention.self(hidden_TD, batch, attention)
         if rows is not None:
-            hidden_TD, context_THK = hidden_TD[rows], context_THK[rows]
-        attended_TD = self.dropout(self.attention_output(context_THK.flatten(1)))
-        hidden_TD = self.attention_norm(hidden_TD + attended_TD)
-        transformed_TD = self.dropout(self.output(self.intermediate(hidden_TD)))
-        normed_TD: Tensor = self.output_norm(hidden_TD + transformed_TD)
-        return normed_TD
+            hidden_TD, context_TD = hidden_TD[rows], context_TD[rows]
+        attended_TD = self.attention.output(context_TD, hidden_TD)
+        transformed_TD: Tensor = self.output(self.intermediate.dense(attended_TD), attended_TD)
+        return transformed_TD
+
+
+class Layers(nn.Module):
+    """All layers, one after the other.
+
+    Attributes:
+        checkpointing: Whether training keeps only what goes into each layer and computes the rest again.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.checkpointing = False
+
+    def forward(self, hidden_TD: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+        """(T, D) to (T, D), or to (R, D): see `Encoder.forward`."""
+        for layer in self.layer[:-1]:
+            hidden_TD = layer(hidden_TD, batch)
+        if not self.layer:
+            return hidden_TD if rows is None else hidden_TD[rows]
+        last_TD: Tensor = self.layer[-1](hidden_TD, batch, rows)
+        return last_TD
+
+    def states(self, hidden_TD: Tensor, batch: PackedBatch, attention: Attention = attend) -> Iterator[Tensor]:
+        """What goes in, then what each layer makes of it, each (T, D)."""
+        yield hidden_TD
+        for layer in self.layer:
+            if self.checkpointing and self.training:
+                hidden_TD = checkpoint(layer, hidden_TD, batch, None, attention, use_reentrant=False)
+            else:
+                hidden_TD = layer(hidden_TD, batch, None, attention)
+            yield hidden_TD
 
 
 class Encoder(nn.Module):
@@ -94,7 +166,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = Layers(config)
         initialise(self, config.initializer_range)
 
     def forward(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
@@ -108,25 +180,8 @@ class Encoder(nn.Module):
         Returns:
             (T, D), or (R, D).
         """
-        hidden_TD: Tensor = self.embeddings(batch)
-        for layer in self.layers[:-1]:
-            hidden_TD = layer(hidden_TD, batch)
-        if not self.layers:
-            return hidden_TD if rows is None else hidden_TD[rows]
-        last_TD: Tensor = self.layers[-1](hidden_TD, batch, rows)
-        return last_TD
-
-    def set_words(self, table: nn.Embedding) -> None:
-        """Replaces the word embedding table; the vocabulary has its size from then on."""
-        self.embeddings.word = table
-        self.config = replace(self.config, vocab_size=table.num_embeddings)
-
-    def states(self, embedded_TD: Tensor, batch: PackedBatch, attention: Attention = attend) -> Iterator[Tensor]:
-        """The embedded tokens, then what each layer makes of them, each (T, D)."""
-        yield embedded_TD
-        for layer in self.layers:
-            embedded_TD = layer(embedded_TD, batch, attention=attention)
-            yield embedded_TD
+        hidden_TD: Tensor = self.encoder(self.embeddings(batch), batch, rows)
+        return hidden_TD
 
 
 def initialise(module: nn.Module, std: float) -> None:

@@ -91,12 +91,12 @@ class MaskedLMHead(nn.Module):
     def __init__(self, config: EncoderConfig, num_outputs: int) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, activation=lm_activation(config))
-        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.decoder = Linear(config.hidden_size, num_outputs)
 
     def forward(self, hidden_MD: Tensor) -> Tensor:
         """Logits (M, V) of the M tokens that are asked about; V is large, so choose them first."""
-        logits_MV: Tensor = self.decoder(self.norm(self.dense(hidden_MD)))
+        logits_MV: Tensor = self.decoder(self.layer_norm(self.dense(hidden_MD)))
         return logits_MV
 
 

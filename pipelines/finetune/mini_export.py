@@ -70,5 +70,5 @@ def export_mini(
 @torch.no_grad()
 def extend_positions(model: LanguageAndEmbedding, *, last: int) -> None:
     """Copies the last trained row of the position table to all behind it, so that no row is noise; in place."""
-    table = model.encoder.embeddings.position.weight
+    table = model.encoder.embeddings.position_embeddings.weight
     table[last + 1 :] = table[last]

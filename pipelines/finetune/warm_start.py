@@ -60,14 +60,14 @@ def start_from_bag(model: LanguageAndEmbedding, bag: BagOfTokens, batch: Trainin
     model.eval()
     model.encoder.embeddings.load_state_dict(bag.embeddings.state_dict())
     width = bag.classifier.in_features
-    for layer in model.encoder.layers:
+    for layer in model.encoder.encoder.layer:
         assert isinstance(layer, EncoderLayer)
-        layer.attention_output.weight *= BRANCH
-        layer.output.weight *= BRANCH
-    first = model.encoder.layers[0]
+        layer.attention.output.dense.weight *= BRANCH
+        layer.output.dense.weight *= BRANCH
+    first = model.encoder.encoder.layer[0]
     assert isinstance(first, EncoderLayer)
-    first.qkv.weight[2 * width :] = torch.eye(width)
-    first.attention_output.weight.copy_(MIX * torch.eye(width))
+    first.attention.self.qkv.weight[2 * width :] = torch.eye(width)
+    first.attention.output.dense.weight.copy_(MIX * torch.eye(width))
     model.language.dense.weight.copy_(HEAD_GAIN * torch.eye(width))
     packed = batch.packed
     mean_BD = pool(bag.embeddings(packed), packed, ("mean",))

@@ -102,9 +102,9 @@ def test_fresh_weights_are_small_and_norms_neutral(random_model, tmp_path):
     random_model("XLMRobertaModel").save_pretrained(tmp_path)
     torch.manual_seed(0)
     encoder = Encoder(Checkpoint.open(str(tmp_path)).config)
-    assert 0.015 < encoder.layers[0].qkv.weight.std() < 0.025
-    assert not encoder.layers[0].qkv.bias.any()
-    assert (encoder.embeddings.norm.weight == 1).all()
+    assert 0.015 < encoder.encoder.layer[0].attention.self.qkv.weight.std() < 0.025
+    assert not encoder.encoder.layer[0].attention.self.qkv.bias.any()
+    assert (encoder.embeddings.LayerNorm.weight == 1).all()
 
 
 def test_a_loaded_encoder_learns_and_its_file_stays_as_it_was(random_model, texts_of, tmp_path):
@@ -116,7 +116,8 @@ def test_a_loaded_encoder_learns_and_its_file_stays_as_it_was(random_model, text
     optimiser.step()
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert not torch.equal(
-        encoder.embeddings.word.weight, Checkpoint.open(str(tmp_path)).load_encoder().embeddings.word.weight
+        encoder.embeddings.word_embeddings.weight,
+        Checkpoint.open(str(tmp_path)).load_encoder().embeddings.word_embeddings.weight,
     )
 
 

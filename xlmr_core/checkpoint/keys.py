@@ -1,7 +1,7 @@
 """Parameter names: ours and those of Hugging Face files, translated both ways by one table.
 
-A row maps a module of ours to the modules a file holds in its place. Several of them are stacked by rows:
-query, key and value are one matrix here and three in every file.
+Encoders have the same names, but query, key and value are one matrix here and three in every file, stacked by rows. For
+heads a table maps a module of ours to the module a file holds in its place.
 """
 
 import re
@@ -20,24 +20,10 @@ HeadKind = Literal[
     "multi-vector",
 ]
 
-_OUTSIDE = {
-    "embeddings.word": ("embeddings.word_embeddings",),
-    "embeddings.position": ("embeddings.position_embeddings",),
-    "embeddings.token_type": ("embeddings.token_type_embeddings",),
-    "embeddings.norm": ("embeddings.LayerNorm",),
-}
-_LAYER = {
-    "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attention_output": ("attention.output.dense",),
-    "attention_norm": ("attention.output.LayerNorm",),
-    "intermediate": ("intermediate.dense",),
-    "output": ("output.dense",),
-    "output_norm": ("output.LayerNorm",),
-}
 _HEADS: dict[HeadKind, dict[str, tuple[str, ...]]] = {
     "sequence-classification": {"dense": ("classifier.dense",), "out_proj": ("classifier.out_proj",)},
     "token-classification": {"classifier": ("classifier",)},
-    "masked-lm": {"dense": ("lm_head.dense",), "norm": ("lm_head.layer_norm",), "decoder": ("lm_head.decoder",)},
+    "masked-lm": {"dense": ("lm_head.dense",), "layer_norm": ("lm_head.layer_norm",), "decoder": ("lm_head.decoder",)},
     "question-answering": {"classifier": ("qa_outputs",)},
     "multiple-choice": {"dense": ("pooler.dense",), "out_proj": ("classifier",)},
     "sparse": {"classifier": ("sparse_linear",)},
@@ -48,7 +34,7 @@ _BERT_HEADS = _HEADS | {
     "sequence-classification": _HEADS["multiple-choice"],
     "masked-lm": {
         "dense": ("cls.predictions.transform.dense",),
-        "norm": ("cls.predictions.transform.LayerNorm",),
+        "layer_norm": ("cls.predictions.transform.LayerNorm",),
         "decoder": ("cls.predictions.decoder",),
     },
 }
@@ -71,11 +57,8 @@ _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 
 def encoder_file_names(name: str) -> tuple[str, ...]:
     """Names in a file, without prefix, whose tensors make up the encoder parameter `name`."""
-    module, _, kind = name.rpartition(".")
-    layer = re.fullmatch(r"layers\.(\d+)\.(\w+)", module)
-    if layer is None:
-        return tuple(f"{stem}.{kind}" for stem in _OUTSIDE[module])
-    return tuple(f"encoder.layer.{layer[1]}.{stem}.{kind}" for stem in _LAYER[layer[2]])
+    before, fused, kind = name.partition(".qkv.")
+    return tuple(f"{before}.{part}.{kind}" for part in ("query", "key", "value")) if fused else (name,)
 
 
 def head_file_names(head: HeadKind, name: str, model_type: str = "xlm-roberta") -> tuple[str, ...]:

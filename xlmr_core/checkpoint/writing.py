@@ -177,7 +177,7 @@ def _is_tied(head: TrainedHead | None, encoder: Encoder) -> bool:
     """Whether a masked-LM head projects with the very embedding table; true where there is none."""
     if head is None or not isinstance(head.module, MaskedLMHead):
         return True
-    return torch.equal(head.module.decoder.weight, encoder.embeddings.word.weight)
+    return torch.equal(head.module.decoder.weight, encoder.embeddings.word_embeddings.weight)
 
 
 def _config(encoder: Encoder, head: TrainedHead | None, dtype: torch.dtype) -> dict[str, Any]:

@@ -3,60 +3,70 @@
 Names and order of the fields are those of transformers' `modeling_outputs`.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 States = tuple[Tensor, ...]
 
 
-@dataclass
-class ModelOutput:
-    """Fields that are None are left out of the tuple, the keys and the length."""
+class ModelOutput(OrderedDict[str, Any]):
+    """Fields of a subclass that is a dataclass; those that are None are left out of keys, length and tuple.
 
-    def keys(self) -> tuple[str, ...]:
-        """Names of the fields that are there."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)
+    It is a dictionary, as in transformers, so that what joins or maps dictionaries of tensors (`DataParallel`,
+    `torch.utils._pytree`) treats it as one.
+    """
 
-    def values(self) -> tuple[Any, ...]:
-        """Those fields."""
-        return tuple(getattr(self, name) for name in self.keys())
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), list(output.keys())),
+            lambda values, keys: cls(**dict(zip(keys, values, strict=True))),
+            serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        )
 
-    def items(self) -> tuple[tuple[str, Any], ...]:
-        """Both."""
-        return tuple(zip(self.keys(), self.values(), strict=True))
+    def __post_init__(self) -> None:
+        """Takes the fields; the first may be pairs of names and values, as of any dictionary."""
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        first, *others = (getattr(self, name) for name in names)
+        if first is not None and not isinstance(first, Tensor) and all(other is None for other in others):
+            setattr(self, names[0], None)
+            for name, value in first.items() if isinstance(first, Mapping) else first:
+                self[name] = value
+            return
+        for name, value in zip(names, (first, *others), strict=True):
+            if value is not None:
+                super().__setitem__(name, value)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """What `return_dict=False` gives."""
-        return self.values()
+        return tuple(self.values())
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """A field, or the default where it is not there."""
-        return self[key] if key in self.keys() else default
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def __getitem__(self, key: str | int | slice) -> Any:
-        if not isinstance(key, str):
-            return self.values()[key]
-        if key not in self.keys():
-            raise KeyError(key)
-        return getattr(self, key)
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is not None and name in {field.name for field in fields(self)}:  # type: ignore[arg-type]
+            super().__setitem__(name, value)
+        super().__setattr__(name, value)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys()
-
-    def __len__(self) -> int:
-        return len(self.keys())
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
 
 Result = ModelOutput | tuple[Any, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     """Of a bare encoder.
 
@@ -77,7 +87,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     cross_attentions: None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _WithLogits(ModelOutput):
     """Of a model with a head.
 
@@ -94,27 +104,27 @@ class _WithLogits(ModelOutput):
     attentions: States | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class MaskedLMOutput(_WithLogits):
     """Logits (B, L, V)."""
 
 
-@dataclass
+@dataclass(eq=False)
 class SequenceClassifierOutput(_WithLogits):
     """Logits (B, C)."""
 
 
-@dataclass
+@dataclass(eq=False)
 class MultipleChoiceModelOutput(_WithLogits):
     """Logits (B, choices)."""
 
 
-@dataclass
+@dataclass(eq=False)
 class TokenClassifierOutput(_WithLogits):
     """Logits (B, L, C)."""
 
 
-@dataclass
+@dataclass(eq=False)
 class CausalLMOutputWithCrossAttentions(ModelOutput):
     """Logits (B, L, V); `past_key_values` and `cross_attentions` are never there."""
 
@@ -126,7 +136,7 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
     cross_attentions: None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class QuestionAnsweringModelOutput(ModelOutput):
     """Start and end logits, each (B, L)."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from xlmr_core.attention import Attention, EagerAttention, attend
 from xlmr_core.batch import Grid, PackedBatch
 from xlmr_core.config import EncoderConfig
-from xlmr_core.encoder import Encoder
+from xlmr_core.encoder import Embeddings, Layers
 from xlmr_core.errors import ArgumentError
 from xlmr_core.models.outputs import ModelOutput, Result
 
@@ -252,11 +252,12 @@ class Encoded:
     attentions: tuple[Tensor, ...] | None
 
 
-def encode(encoder: Encoder, call: Call, *, whole: bool) -> Encoded:
+def encode(embeddings: Embeddings, layers: Layers, call: Call, *, whole: bool) -> Encoded:
     """Runs the encoder over the real tokens of a padded batch.
 
     Args:
-        encoder: Float weights, not prepacked.
+        embeddings: Of the encoder; float weights, not prepacked.
+        layers: Of the encoder.
         call: What goes in. Attention weights and head masks are had with padding computed.
         whole: Compute padding too, for results that depend on it.
     """
@@ -267,11 +268,11 @@ def encode(encoder: Encoder, call: Call, *, whole: bool) -> Encoded:
         attention = eager = EagerAttention(inputs.real_BL, inputs.head_mask_NH)
     grid = Grid.of(torch.ones_like(inputs.real_BL) if eager else inputs.real_BL)
     batch = grid.batch(inputs.ids_BL, inputs.positions_BL)
-    dtype = encoder.embeddings.word.weight.dtype
+    dtype = embeddings.word_embeddings.weight.dtype
     words_TD = None if inputs.words_BLD is None else grid.pack(inputs.words_BLD).to(dtype)
     types_T = None if inputs.types_BL is None else grid.pack(inputs.types_BL)
     states = []
-    for hidden_TD in encoder.states(encoder.embeddings(batch, words_TD, types_T), batch, attention):
+    for hidden_TD in layers.states(embeddings(batch, words_TD, types_T), batch, attention):
         if call.output_hidden_states:
             states.append(grid.pad(hidden_TD))
     return Encoded(

@@ -1,7 +1,7 @@
 """What all documented model classes share: names of parameters, reading, writing, resizing.
 
-A documented model shows its parameters in `state_dict` under the names that files and transformers have, while
-query, key and value are one matrix inside; `xlmr_core.checkpoint.keys` is the one table of names.
+A documented model's modules and parameters have the names of files and transformers, but for query, key and value,
+which are one matrix (`attention.self.qkv`); `state_dict` shows the three. Modules of the user's own are left alone.
 """
 
 import warnings
@@ -14,13 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import layout
+from xlmr_core.checkpoint.keys import decoder_file_names, encoder_file_names
 from xlmr_core.checkpoint.location import at_revision
-from xlmr_core.encoder import initialise
+from xlmr_core.encoder import Layers, initialise
 from xlmr_core.errors import ArgumentError
 from xlmr_core.models import loading
 from xlmr_core.models.configuration import XLMRobertaConfig
 
 _WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_safetensors", "trust_remote_code")
+# How a Hub is asked; a directory is not.
+_OF_THE_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
@@ -48,10 +51,6 @@ class PreTrainedModel(nn.Module):
         self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_from_file_names)  # type: ignore[no-untyped-call]
 
-    def file_names(self, name: str) -> tuple[str, ...]:
-        """Names in a file of the tensors that make up a parameter which is no child documented model's."""
-        return (name,)
-
     # Embeddings and heads.
 
     @property
@@ -71,6 +70,10 @@ class PreTrainedModel(nn.Module):
     def get_output_embeddings(self) -> nn.Linear | None:
         """The projection to the vocabulary; None for a model without one."""
         return None
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replaces the projection to the vocabulary."""
+        raise ArgumentError(f"{type(self).__name__} has no projection to the vocabulary")
 
     def tie_weights(self) -> None:
         """Makes the projection to the vocabulary use the word embedding table, where the config says so."""
@@ -130,6 +133,19 @@ class PreTrainedModel(nn.Module):
             if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and parameter in tables)
         )
 
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Trains with less memory: each layer is computed again for its gradients. The arguments have no effect."""
+        self._set_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Undoes `gradient_checkpointing_enable`."""
+        self._set_checkpointing(False)
+
+    def _set_checkpointing(self, value: bool) -> None:
+        for part in self.modules():
+            if isinstance(part, Layers):
+                part.checkpointing = value
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -183,8 +199,12 @@ class PreTrainedModel(nn.Module):
         """
         if quantization_config is not None:
             raise ArgumentError("quantization_config is not implemented; leave it out and pass dtype=torch.bfloat16")
+        asked = [name for name in _OF_THE_HUB if kwargs.get(name)]
+        if asked and not Path(pretrained_model_name_or_path).is_dir():
+            rule = "set HF_HOME, HF_TOKEN or HF_HUB_OFFLINE in the environment instead"
+            raise ArgumentError(f"{', '.join(asked)} of a Hub id, {rule}")
         location = loading.locate_model(at_revision(pretrained_model_name_or_path, revision))
-        kwargs = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
+        kwargs = {name: value for name, value in kwargs.items() if name not in (*_WITHOUT_EFFECT, *_OF_THE_HUB)}
         if attn_implementation is not None:
             kwargs["attn_implementation"] = attn_implementation
         own = {name: kwargs.pop(name) for name in cls.own_arguments if name in kwargs}
@@ -216,12 +236,36 @@ class PreTrainedModel(nn.Module):
         rule = f"it must be a {cls.config_class.__name__} or the path of one; leave it out for the directory's"
         raise ArgumentError(f"config is a {type(given).__name__}, {rule}")
 
-    def save_pretrained(self, save_directory: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        state_dict: Mapping[str, Tensor] | None = None,
+        *,
+        is_main_process: bool = True,
+        safe_serialization: bool = True,
+        push_to_hub: bool = False,
+        save_function: object = None,
+        max_shard_size: object = None,
+    ) -> None:
         """Writes `config.json` and `model.safetensors`, which `transformers` and this package open.
 
+        Args:
+            save_directory: Made if need be.
+            state_dict: Instead of the model's own.
+            is_main_process: False writes nothing.
+            safe_serialization: False, that is a pickle, is refused.
+            push_to_hub: True is refused.
+            save_function: No effect.
+            max_shard_size: No effect: there is one file.
+
         Raises:
+            ArgumentError: A pickle or an upload is asked for.
             CheckpointError: The path is a file.
         """
+        if not safe_serialization or push_to_hub:
+            raise ArgumentError("safe_serialization=False and push_to_hub=True are not done here; leave them out")
+        if not is_main_process:
+            return
         folder = Path(save_directory)
         self.config.architectures = [type(self).__name__]
         self.config.dtype = self.dtype
@@ -245,32 +289,51 @@ class PreTrainedModel(nn.Module):
         self.tie_weights()
 
 
-def _own_names(model: PreTrainedModel, prefix: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Parameters of a model that are no child documented model's: their names, and those in files."""
-    children = [f"{name}." for name, child in model.named_children() if isinstance(child, PreTrainedModel)]
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False) if not name.startswith(tuple(children))]
-    return [(prefix + name, tuple(prefix + part for part in model.file_names(name))) for name in names]
-
-
 def _to_file_names(model: PreTrainedModel, state: dict[str, Any], prefix: str, _: object) -> None:
-    """Renames what `state_dict` gathered; parts of a matrix are views of it."""
-    for name, parts in _own_names(model, prefix):
+    """Gives what `state_dict` gathered the names and tensors of files.
+
+    What would share memory with another entry is a copy, since safetensors refuses such entries.
+    """
+    for name in [name for name in state if name.startswith(prefix) and len(encoder_file_names(name)) > 1]:
+        parts = encoder_file_names(name)
         whole = state.pop(name)
-        state |= dict(zip(parts, whole.chunk(len(parts)), strict=True))
-    if f"{prefix}lm_head.decoder.bias" in state:
-        state[f"{prefix}lm_head.bias"] = state[f"{prefix}lm_head.decoder.bias"]
+        state |= {part: chunk.clone() for part, chunk in zip(parts, whole.chunk(len(parts)), strict=True)}
+    matrix, bias, usual_bias = (prefix + name for name in decoder_file_names())
+    if bias in state and usual_bias not in state:
+        state[usual_bias] = state[bias].clone()
+    output = model.get_output_embeddings()
+    if matrix in state and output is not None and output.weight is model.get_input_embeddings().weight:
+        state[matrix] = state[matrix].clone()
 
 
-def _from_file_names(model: PreTrainedModel, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Renames what `load_state_dict` is given; what is missing stays so and is reported by torch."""
+def _from_file_names(
+    model: PreTrainedModel,
+    state: dict[str, Any],
+    prefix: str,
+    _: object,
+    __: object,
+    missing: list[str],
+    ___: object,
+    errors: list[str],
+) -> None:
+    """Joins what `load_state_dict` is given; what is missing stays so and is reported by torch."""
     for buffer in _BUFFERS:
         state.pop(prefix + buffer, None)
-    bias, usual = f"{prefix}lm_head.decoder.bias", f"{prefix}lm_head.bias"
-    # Where both are there and differ, transformers computes with this one.
-    usual_bias = state.pop(usual, None)
-    if usual_bias is not None:
-        state.setdefault(bias, usual_bias)
-    for name, parts in _own_names(model, prefix):
-        if all(part in state for part in parts):
-            tensors = [state.pop(part) for part in parts]
-            state[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    _, bias, usual_bias = (prefix + name for name in decoder_file_names())
+    # Where both are there and differ, transformers computes with the first.
+    usual = state.pop(usual_bias, None)
+    if usual is not None:
+        state.setdefault(bias, usual)
+    for own, parameter in model.named_parameters(prefix.removesuffix(".")):
+        parts = encoder_file_names(own)
+        given = [part for part in parts if part in state]
+        if len(parts) == 1 or not given:
+            continue
+        missing += [part for part in parts if part not in state]
+        shape = (parameter.shape[0] // len(parts), *parameter.shape[1:])
+        wrong = [part for part in given if tuple(state[part].shape) != shape]
+        errors += [f"size mismatch for {part}: {tuple(state[part].shape)}, the model has {shape}" for part in wrong]
+        present = parameter.detach().chunk(len(parts))
+        tensors = [state.pop(part, now) for part, now in zip(parts, present, strict=True)]
+        if not wrong:
+            state[own] = torch.cat(tensors)

@@ -10,17 +10,34 @@ Letters: B rows, L columns, D width.
 """
 
 import warnings
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from xlmr_core.checkpoint.keys import encoder_file_names
-from xlmr_core.encoder import Encoder
+from xlmr_core.encoder import Embeddings, Layers
 from xlmr_core.errors import ArgumentError
 from xlmr_core.linear import Linear
 from xlmr_core.models.configuration import XLMRobertaConfig
 from xlmr_core.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Result
 from xlmr_core.models.padded import Call, Encoded, Inputs, encode, read_inputs
 from xlmr_core.models.pretrained import PreTrainedModel
+
+
+class Pooler(nn.Module):
+    """dense and tanh over the first column.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = Linear(width, width, activation="tanh")
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """(B, L, D) to (B, D)."""
+        pooled_BD: Tensor = self.dense(hidden_BLD[:, 0])
+        return pooled_BD
 
 
 class XLMRobertaModel(PreTrainedModel):
@@ -35,29 +52,21 @@ class XLMRobertaModel(PreTrainedModel):
 
     def __init__(self, config: XLMRobertaConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
-        self.encoder = Encoder(config.encoder_config())
-        width = config.hidden_size
-        self.pooler = Linear(width, width, activation="tanh") if add_pooling_layer else None
-        if self.pooler is not None:
-            self._initialise(self.pooler)
-
-    def file_names(self, name: str) -> tuple[str, ...]:
-        """See `PreTrainedModel.file_names`."""
-        part, _, rest = name.partition(".")
-        return encoder_file_names(rest) if part == "encoder" else (f"pooler.dense.{rest}",)
-
-    @property
-    def embeddings(self) -> nn.Module:
-        """The embeddings of the encoder."""
-        return self.encoder.embeddings
+        self.shape = config.encoder_config()
+        # The parts of `Encoder`, under the names that they have in transformers.
+        self.embeddings = Embeddings(self.shape)
+        self.encoder = Layers(self.shape)
+        self.pooler = Pooler(config.hidden_size) if add_pooling_layer else None
+        self._initialise(self)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embedding table."""
-        return self.encoder.embeddings.word
+        return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replaces the word embedding table."""
-        self.encoder.set_words(value)
+        """Replaces the word embedding table; the vocabulary has its size from then on."""
+        self.embeddings.word_embeddings = value
+        self.shape = replace(self.shape, vocab_size=value.num_embeddings)
 
     def read(
         self,
@@ -74,7 +83,7 @@ class XLMRobertaModel(PreTrainedModel):
         """
         config = self.config
         return Call(
-            inputs=read_inputs(self.encoder.config, inputs, head_mask),
+            inputs=read_inputs(self.shape, inputs, head_mask),
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             return_dict=config.use_return_dict if return_dict is None else return_dict,
@@ -82,7 +91,7 @@ class XLMRobertaModel(PreTrainedModel):
 
     def run(self, call: Call, *, whole: bool = False) -> Encoded:
         """The encoder over a call's tokens; `whole` computes padding as well."""
-        return encode(self.encoder, call, whole=whole or self.config.attn_implementation == "eager")
+        return encode(self.embeddings, self.encoder, call, whole=whole or self.config.attn_implementation == "eager")
 
     def run_for_first(self, call: Call) -> Encoded:
         """The encoder for a head that reads the first column, be it padding: that is what transformers' heads do."""
@@ -95,7 +104,7 @@ class XLMRobertaModel(PreTrainedModel):
         """`<s>` through the pooler (B, D)."""
         if self.pooler is None:
             return None
-        pooled_BD: Tensor = self.pooler(encoded.hidden_TD[encoded.batch.starts])
+        pooled_BD: Tensor = self.pooler.dense(encoded.hidden_TD[encoded.batch.starts])
         return pooled_BD
 
     def forward(

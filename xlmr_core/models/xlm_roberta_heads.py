@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlmr_core.checkpoint.keys import HeadKind, head_file_names
 from xlmr_core.errors import ArgumentError
-from xlmr_core.heads import IGNORED, MaskedLMHead, SequenceHead, TokenHead
+from xlmr_core.heads import IGNORED, MaskedLMHead, SequenceHead, classifier_dropout
 from xlmr_core.linear import Linear
 from xlmr_core.models import losses
 from xlmr_core.models.configuration import XLMRobertaConfig
@@ -34,16 +33,11 @@ class WithHead(PreTrainedModel):
     """A model with a head over `roberta`."""
 
     model_class: ClassVar[type[XLMRobertaModel]] = XLMRobertaModel
-    head_kind: ClassVar[HeadKind | None] = None
     has_pooler: ClassVar[bool] = False
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
         self.roberta = self.model_class(config, add_pooling_layer=self.has_pooler)
-
-    def file_names(self, name: str) -> tuple[str, ...]:
-        """See `PreTrainedModel.file_names`."""
-        return (name,) if self.head_kind is None else head_file_names(self.head_kind, name.partition(".")[2])
 
     @property
     def num_labels(self) -> int:
@@ -65,16 +59,18 @@ class WithHead(PreTrainedModel):
 class WithLMHead(WithHead):
     """A model that predicts tokens of the vocabulary."""
 
-    head_kind = "masked-lm"
-
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
-        self.lm_head = MaskedLMHead(self.roberta.encoder.config, config.vocab_size)
+        self.lm_head = MaskedLMHead(self.roberta.shape, config.vocab_size)
         self._initialise(self.lm_head)
 
     def get_output_embeddings(self) -> nn.Linear:
         """The projection to the vocabulary."""
         return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replaces the projection to the vocabulary."""
+        self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
 
     def _lm_logits(self, encoded: Encoded) -> Tensor:
         logits_TV: Tensor = self.lm_head(encoded.hidden_TD)
@@ -170,11 +166,9 @@ class XLMRobertaForSequenceClassification(WithHead):
         config: Its settings; `num_labels` and `problem_type` among them.
     """
 
-    head_kind = "sequence-classification"
-
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
-        self.classifier = SequenceHead(self.roberta.encoder.config, config.num_labels)
+        self.classifier = SequenceHead(self.roberta.shape, config.num_labels)
         self._initialise(self.classifier)
 
     def forward(
@@ -266,11 +260,10 @@ class XLMRobertaForTokenClassification(WithHead):
         config: Its settings; `num_labels` among them.
     """
 
-    head_kind = "token-classification"
-
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)
-        self.classifier = TokenHead(self.roberta.encoder.config, config.num_labels)
+        self.dropout = nn.Dropout(classifier_dropout(self.roberta.shape))
+        self.classifier = Linear(config.hidden_size, config.num_labels)
         self._initialise(self.classifier)
 
     def forward(
@@ -293,7 +286,7 @@ class XLMRobertaForTokenClassification(WithHead):
         given = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         call = self.roberta.read(given, head_mask, output_attentions, output_hidden_states, return_dict)
         labels = losses.token_labels(labels, call.inputs.real_BL, self.num_labels)
-        fields = self._each_token(call, labels, lambda encoded: self.classifier(encoded.hidden_TD, encoded.batch))
+        fields = self._each_token(call, labels, lambda encoded: self.classifier(self.dropout(encoded.hidden_TD)))
         output = TokenClassifierOutput(**fields)
         return call.result(output)
 
@@ -304,8 +297,6 @@ class XLMRobertaForQuestionAnswering(WithHead):
     Args:
         config: Its settings; `num_labels` must be 2.
     """
-
-    head_kind = None
 
     def __init__(self, config: XLMRobertaConfig) -> None:
         super().__init__(config)

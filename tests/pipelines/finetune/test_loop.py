@@ -45,9 +45,9 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(tmp_path, bat
 def test_a_finished_run_does_nothing_more(tmp_path, batches, config):
     model = make(config)
     train(model, batches, joint_loss, SETTINGS, tmp_path)
-    before = model.encoder.embeddings.word.weight.clone()
+    before = model.encoder.embeddings.word_embeddings.weight.clone()
     assert train(model, batches, joint_loss, SETTINGS, tmp_path) == []
-    assert torch.equal(model.encoder.embeddings.word.weight, before)
+    assert torch.equal(model.encoder.embeddings.word_embeddings.weight, before)
 
 
 def test_the_loss_falls(tmp_path, batches, config):

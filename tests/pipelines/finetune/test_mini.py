@@ -42,7 +42,7 @@ def test_the_exported_heads_compute_what_was_trained(exported):
 
 def test_position_rows_that_were_never_trained_are_copies_of_the_last_one(exported):
     directory, _ = exported
-    table = Checkpoint.open(str(directory)).load_encoder().embeddings.position.weight
+    table = Checkpoint.open(str(directory)).load_encoder().embeddings.position_embeddings.weight
     assert (table[25:] == table[25]).all()
     assert not (table[24] == table[25]).all()
 

@@ -69,7 +69,7 @@ def test_head_names_of_bert_are_those_of_transformers(kind, class_name):
 
 
 def test_query_key_and_value_are_stacked_in_this_order():
-    assert encoder_file_names("layers.10.qkv.bias") == tuple(
+    assert encoder_file_names("encoder.layer.10.attention.self.qkv.bias") == tuple(
         f"encoder.layer.10.attention.self.{part}.bias" for part in ("query", "key", "value")
     )
 

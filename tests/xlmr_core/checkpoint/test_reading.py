@@ -113,7 +113,7 @@ def test_the_vocabulary_is_as_large_as_its_table(saved, edit_json):
     directory = saved()
     edit_json(directory / "config.json", vocab_size=100)
     checkpoint = Checkpoint.open(str(directory))
-    assert checkpoint.config.vocab_size == checkpoint.load_encoder().embeddings.word.num_embeddings == 120
+    assert checkpoint.config.vocab_size == checkpoint.load_encoder().embeddings.word_embeddings.num_embeddings == 120
     assert any("vocab_size 100" in warning for warning in checkpoint.report.warnings)
 
 

@@ -129,7 +129,9 @@ def test_files_of_any_float_type_become_float32(saved, rewrite, hidden_of, dtype
     directory = saved()
     expected = hidden_of(directory)
     rewrite(directory, lambda tensors: {name: value.to(dtype) for name, value in tensors.items()})
-    assert Checkpoint.open(str(directory)).load_encoder().layers[0].qkv.weight.dtype == torch.float32
+    assert (
+        Checkpoint.open(str(directory)).load_encoder().encoder.layer[0].attention.self.qkv.weight.dtype == torch.float32
+    )
     assert (hidden_of(directory) - expected).abs().max() < tolerance
 
 

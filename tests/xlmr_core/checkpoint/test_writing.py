@@ -148,7 +148,7 @@ def test_heads_of_every_kind_are_read_back_and_by_transformers(
 def test_a_masked_lm_head_is_read_back_and_by_transformers(encoder, tokenizer, texts_of, tmp_path, tied):
     module = MaskedLMHead(CONFIG, 120).eval()
     if tied:
-        module.decoder.weight = encoder.embeddings.word.weight
+        module.decoder.weight = encoder.embeddings.word_embeddings.weight
     write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=TrainedHead(module))
     checkpoint, texts = Checkpoint.open(str(tmp_path / "out")), texts_of([9])
     assert checkpoint.task == "fill-mask"

@@ -166,7 +166,7 @@ def test_a_number_that_is_none_fails_the_record_and_not_the_job(classifier):
     graph = ModelGraph(plan)
     encoded = Preprocessor(plan)(["gut", "schlecht"])
     bad = int(encoded.views[0].ids[0])
-    graph._encoders[plan.annotations[0].encoder_sha256].embeddings.word.weight[bad] = torch.nan
+    graph._encoders[plan.annotations[0].encoder_sha256].embeddings.word_embeddings.weight[bad] = torch.nan
     result = graph(encoded)
     assert result.failed[0].code == "non_finite"
     assert 0 not in np.flatnonzero(result.annotated)
@@ -243,7 +243,7 @@ def test_a_failed_batch_is_gone_from_memory_before_its_halves_run(classifier):
 def test_a_model_that_fails_every_record_ends_the_job(classifier):
     plan = resolve(f"a={classifier}")
     graph = ModelGraph(plan)
-    graph._encoders[plan.annotations[0].encoder_sha256].embeddings.word.weight.fill_(torch.nan)
+    graph._encoders[plan.annotations[0].encoder_sha256].embeddings.word_embeddings.weight.fill_(torch.nan)
     with pytest.raises(CheckpointError, match="not one of 30 records"):
         graph(Preprocessor(plan)([f"Satz Nummer {i}" for i in range(30)]))
 

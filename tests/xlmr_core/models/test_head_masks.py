@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import xlmr_core
+from xlmr_core.checkpoint.keys import encoder_file_names
 from xlmr_core.errors import ArgumentError
 from xlmr_core.models import PreTrainedModel
 
@@ -40,14 +41,10 @@ def models(
 def gradients_by_file_name(model: PreTrainedModel) -> dict[str, Tensor]:
     """Gradients under the names that parameters have in files, where query, key and value are three."""
     found: dict[str, Tensor] = {}
-    for root, part in model.named_modules():
-        if not isinstance(part, PreTrainedModel):
-            continue
-        prefix = f"{root}." if root else ""
-        for name, parameter in part.named_parameters():
-            if not name.startswith("roberta.") and parameter.grad is not None:
-                names = part.file_names(name)
-                found |= dict(zip([prefix + each for each in names], parameter.grad.chunk(len(names)), strict=True))
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            names = encoder_file_names(name)
+            found |= dict(zip(names, parameter.grad.chunk(len(names)), strict=True))
     return found
 
 

@@ -208,7 +208,7 @@ def test_sentence_transformers_directories_go_both_ways(make_checkpoint, tmp_pat
     assert_same_weights(model, transformers.XLMRobertaModel.from_pretrained(base))
     shutil.copytree(tmp_path / "theirs", tmp_path / "ours")
     (tmp_path / "ours/model.safetensors").unlink()
-    nn.init.normal_(model.encoder.layers[0].output.weight)
+    nn.init.normal_(model.encoder.layer[0].output.dense.weight)
     model.save_pretrained(tmp_path / "ours")
     assert (tmp_path / "ours/modules.json").is_file()
     read = SentenceTransformer(str(tmp_path / "ours"), device="cpu")

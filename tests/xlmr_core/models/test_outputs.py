@@ -1,7 +1,10 @@
 """What a forward pass gives behaves as transformers' `ModelOutput`."""
 
+import pickle
+
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 from transformers.modeling_outputs import TokenClassifierOutput as Reference
 
 from xlmr_core.models.outputs import TokenClassifierOutput
@@ -43,3 +46,19 @@ def test_a_field_may_be_set(output):
     output.loss = torch.tensor(1.0)
     assert "loss" in output
     assert output["loss"] is output.loss
+
+
+def test_it_is_a_dictionary_that_can_be_joined_mapped_and_pickled(output):
+    assert isinstance(output, dict)
+    output["logits"] = LOGITS * 2
+    assert torch.equal(output.logits, LOGITS * 2)
+    doubled = tree_map(lambda value: value * 2, output)
+    assert type(doubled) is type(output)
+    assert torch.equal(doubled.logits, LOGITS * 4)
+    again = pickle.loads(pickle.dumps(output))
+    assert torch.equal(again.logits, output.logits)
+    assert again.loss is None
+    # As `torch.nn.parallel` gathers what its replicas give.
+    joined = type(output)((name, torch.cat([output[name]] * 2)) for name in ["logits"])
+    assert joined.logits.shape == (4, 3)
+    assert type(output)({"logits": LOGITS}).logits is LOGITS
