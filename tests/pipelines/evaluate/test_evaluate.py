@@ -95,7 +95,7 @@ def test_answers_and_choices_are_counted(make_checkpoint, lines, tmp_path):
     done = evaluate(chooser, [write(tmp_path / "copa.jsonl", rows)], LabelledSection())
     choose = pipeline("multiple-choice", chooser)
     said = [choose(row["premise"], choices=[row["choice1"], row["choice2"]]) for row in rows]
-    right = [answer["choice"] == row["label"] for answer, row in zip(said, rows, strict=True)]
+    right = [answer["choice"] == row[f"choice{row['label'] + 1}"] for answer, row in zip(said, rows, strict=True)]
     assert done.scores.together()["accuracy"] == pytest.approx(np.mean(right))
 
 
