@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+import torch
+
 from xlmr_core.checkpoint.location import at_revision
 from xlmr_core.errors import ArgumentError, CheckpointError
 from xlmr_core.models import loading, roberta, xlm_roberta, xlm_roberta_heads
@@ -70,9 +72,18 @@ class AutoModel:
         return cls._class_for(chosen).from_pretrained(name, config=config, **kwargs)
 
     @classmethod
-    def from_config(cls, config: XLMRobertaConfig) -> PreTrainedModel:
-        """A model with fresh weights."""
-        return cls._class_for(config)(config)
+    def from_config(
+        cls,
+        config: XLMRobertaConfig,
+        *,
+        dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None,
+    ) -> PreTrainedModel:
+        """A model with fresh weights, float32 unless asked otherwise."""
+        if attn_implementation is not None:
+            config.attn_implementation = attn_implementation
+        model = cls._class_for(config)(config)
+        return model if dtype is None else model.to(dtype)
 
 
 class AutoModelForMaskedLM(AutoModel):

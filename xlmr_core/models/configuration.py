@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 
 from xlmr_core.checkpoint import layout
@@ -181,7 +182,7 @@ class XLMRobertaConfig:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
             raise ArgumentError(f"num_labels {count!r}, it must be a whole number from 1")
         # Names stay where their number does.
         if len(getattr(self, "id2label", {})) != count:
@@ -227,6 +228,11 @@ class XLMRobertaConfig:
             values["dtype"] = str(values["dtype"]).removeprefix("torch.")
         # A documented parameter may be None where its default is not.
         return {name: value for name, value in values.items() if value is not None or name not in _COMMON}
+
+    @property
+    def torch_dtype(self) -> Any:
+        """`dtype` by its older name."""
+        return self.dtype
 
     def to_json_string(self) -> str:
         """`to_dict` as JSON."""

@@ -72,7 +72,7 @@ def read_inputs(config: EncoderConfig, inputs: Inputs, head_mask: Tensor | None)
     everything = torch.ones(shape, dtype=torch.bool, device=device)
     return PaddedInputs(
         ids_BL=torch.zeros(shape, dtype=torch.int64, device=device) if input_ids is None else input_ids.long(),
-        real_BL=everything if attention_mask is None else attention_mask.to(device) != 0,
+        real_BL=everything if attention_mask is None else (attention_mask.to(device) != 0).expand(shape),
         positions_BL=position_ids.to(device).long().expand(shape),
         types_BL=None if token_type_ids is None else token_type_ids.to(device).long().expand(shape),
         words_BLD=inputs_embeds,
@@ -149,7 +149,7 @@ def _shape(
 
 def _shape_problems(given: Mapping[str, Tensor], shape: tuple[int, int]) -> list[str]:
     one_row = {shape, (1, shape[1])}
-    allowed = {"attention_mask": {shape}, "token_type_ids": one_row, "position_ids": one_row}
+    allowed = dict.fromkeys(("attention_mask", "token_type_ids", "position_ids"), one_row)
     return [
         f"{name} of shape {tuple(given[name].shape)}, it must be {shape} like the input"
         for name, shapes in allowed.items()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class PreTrainedModel(nn.Module):
             rule = (
                 f"it must be a {self.config_class.__name__}; use {type(self).__name__}.from_pretrained for a directory"
             )
-            raise ArgumentError(f"config is a {type(config).__name__}, {rule}")
+            raise ArgumentError(f"config is a {_full_name(config)}, {rule}")
         self.config = config
         self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_from_file_names)  # type: ignore[no-untyped-call]
@@ -103,8 +104,9 @@ class PreTrainedModel(nn.Module):
         old = self.get_input_embeddings()
         count = old.num_embeddings if new_num_tokens is None else new_num_tokens
         for name, number in (("new_num_tokens", count), ("pad_to_multiple_of", pad_to_multiple_of)):
-            if number is not None and (not isinstance(number, int) or number < 1):
+            if number is not None and (not isinstance(number, int | np.integer) or number < 1):
                 raise ArgumentError(f"{name} {number!r}, it must be a whole number from 1")
+        count = int(count)
         if pad_to_multiple_of:
             count = -(-count // pad_to_multiple_of) * pad_to_multiple_of
         if count <= self.config.pad_token_id:
@@ -234,7 +236,7 @@ class PreTrainedModel(nn.Module):
         if isinstance(given, XLMRobertaConfig):
             return cls.config_class.from_dict(vars(given) | {"name_or_path": str(location)}, **overrides)
         rule = f"it must be a {cls.config_class.__name__} or the path of one; leave it out for the directory's"
-        raise ArgumentError(f"config is a {type(given).__name__}, {rule}")
+        raise ArgumentError(f"config is a {_full_name(given)}, {rule}")
 
     def save_pretrained(
         self,
@@ -287,6 +289,11 @@ class PreTrainedModel(nn.Module):
         """Fresh weights of a head, and its tie to the embeddings."""
         initialise(part, self.config.initializer_range)
         self.tie_weights()
+
+
+def _full_name(value: object) -> str:
+    """Class of a value with the package it is from: others have classes of the same names."""
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
 
 
 def _to_file_names(model: PreTrainedModel, state: dict[str, Any], prefix: str, _: object) -> None:

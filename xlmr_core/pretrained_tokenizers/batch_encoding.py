@@ -213,7 +213,9 @@ def _numpy(value: Any) -> np.ndarray:
 def _torch(value: Any) -> torch.Tensor:
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
         return torch.stack(list(value))
-    return torch.from_numpy(_numpy(value))
+    numbers = torch.from_numpy(_numpy(value))
+    # Python's floats are torch's default type, not numpy's.
+    return numbers.float() if numbers.dtype == torch.float64 and not isinstance(value, np.ndarray) else numbers
 
 
 _TENSORS = {"pt": _torch, "np": _numpy}

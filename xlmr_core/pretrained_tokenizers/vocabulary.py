@@ -209,9 +209,11 @@ class Vocabulary(SpecialTokenAttributes):
         )
         return self.clean_up_tokenization(text) if clean else text
 
-    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
-        """The texts of a batch of ids; `options` are those of `decode`."""
-        decoded = self.decode(sequences, **options)
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> list[str]:
+        """The texts of a batch of ids, see `decode`."""
+        decoded = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
         return [decoded] if isinstance(decoded, str) else decoded
 
     def _text_of(self, ids: list[int], *, skip_special_tokens: bool) -> str:

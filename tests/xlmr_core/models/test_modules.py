@@ -1,5 +1,6 @@
 """Names of modules and parameters, modules of a user's own, and tools that go by either."""
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -152,3 +153,18 @@ def test_the_trainer_of_transformers_trains_and_saves_a_tied_model(pair_of, tmp_
     saved = safetensors.torch.load_file(tmp_path / "checkpoint-2/model.safetensors")
     theirs.load_state_dict(saved)
     assert torch.allclose(theirs(IDS).logits, ours.eval()(IDS).logits, atol=1e-5)
+
+
+def test_small_things_that_scripts_do(pair_of):
+    ours, _ = pair_of("XLMRobertaModel")
+    mask = torch.ones(1, 5)
+    mask[0, 3:] = 0
+    assert torch.equal(ours(IDS, mask)[0], ours(IDS, mask.expand(2, 5))[0])
+    assert ours.resize_token_embeddings(np.int64(130)).num_embeddings == 130
+    assert type(ours.config.vocab_size) is int
+    assert ours.config.torch_dtype is ours.config.dtype
+    half = xlmr_core.AutoModel.from_config(ours.config, dtype=torch.bfloat16, attn_implementation="eager")
+    assert half.dtype == torch.bfloat16
+    assert half.config.attn_implementation == "eager"
+    with pytest.raises(ArgumentError, match=r"is a transformers\.XLMRobertaConfig, it must be"):
+        xlmr_core.XLMRobertaModel(transformers.XLMRobertaConfig())

@@ -209,3 +209,14 @@ class TestPad:
         )
         assert torch.equal(got.input_ids, expected.input_ids)
         assert torch.equal(got.attention_mask, expected.attention_mask)
+
+
+def test_numbers_beside_the_ids_have_the_types_of_the_reference(pair):
+    rows = [{**pair.theirs(text), "labels": 0.5} for text in FIRST]
+    got, expected = (tokenizer.pad(rows, return_tensors="pt") for tokenizer in (pair.ours, pair.theirs))
+    assert got["labels"].dtype == expected["labels"].dtype == torch.float32
+
+
+def test_batches_are_decoded_with_options_by_place(pair):
+    rows = pair.theirs(FIRST)["input_ids"]
+    assert pair.ours.batch_decode(rows, True) == pair.theirs.batch_decode(rows, True)
