@@ -12,6 +12,7 @@ from rich.table import Table
 from pipelines.evaluate.scores import Scores, score
 from pipelines.finetune.config import LabelledSection, Task
 from pipelines.finetune.examples import ExampleSummary, check_examples, open_examples
+from pipelines.finetune.labelled import read_settings
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import TaskError
 from xlmr_core.metrics import over_languages
@@ -97,7 +98,7 @@ def evaluate(
     given = checkpoint.config.problem_type
     if kind == "sequence-classification" and given and "problem_type" not in reading.model_fields_set:
         reading = reading.model_copy(update={"problem_type": given})
-    source = open_examples(data, reading.settings(kind))
+    source = open_examples(data, read_settings(reading, kind))
     summary = check_examples({"data": source})["data"]
     done = Evaluation(model, kind, summary, score(model, kind, source))
     if output is not None:

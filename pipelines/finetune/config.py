@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.config import Count, Section, Texts
-from pipelines.finetune.examples import ExampleColumns, ReadSettings
-from pipelines.finetune.examples.example import ProblemType
 
 Task = Literal["sequence-classification", "token-classification", "question-answering", "multiple-choice"]
-_COLUMNS = ("text", "pair", "label", "words", "tags", "entities", "question", "answers", "language", "id")
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -44,19 +42,6 @@ class LabelledSection(Section):
     id_column: str | None = None
     first_choice: Annotated[int, Field(ge=0, le=1)] = 0
     on_error: Literal["fail", "quarantine"] = "fail"
-
-    def settings(self, task: Task) -> ReadSettings:
-        """The same for the readers."""
-        columns = {f"{role}_column": getattr(self, f"{role}_column") for role in _COLUMNS}
-        return ReadSettings(
-            task=task,
-            problem_type=self.problem_type,
-            columns=ExampleColumns(**columns, choices_columns=self.choices_columns),
-            format=self.format,
-            language=self.language,
-            on_error=self.on_error,
-            first_choice=self.first_choice,
-        )
 
 
 class DataSection(LabelledSection):

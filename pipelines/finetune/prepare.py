@@ -16,6 +16,7 @@ from pathlib import Path
 from pipelines.config import ConfigError
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.examples import ExampleSummary, check_examples, open_examples
+from pipelines.finetune.labelled import read_settings
 from pipelines.finetune.start import Goal, open_start, write_start
 from pipelines.finetune.steps import Steps, StepSettings
 from pipelines.finetune.training import TrainingSettings
@@ -60,7 +61,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     # How the work is spread may change from one start to the next.
     asked = json.loads(config.model_dump_json(exclude={"run", "output"}))
     _check_output(output, asked)
-    settings = config.data.settings(config.data.task)
+    settings = read_settings(config.data, config.data.task)
     sources = {"training": open_examples(config.data.train, settings)}
     if config.data.validation:
         sources["validation"] = open_examples(config.data.validation, settings)

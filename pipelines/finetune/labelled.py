@@ -1,0 +1,20 @@
+"""From what a config says of labelled files to how they are read; apart, so that a config loads nothing that reads."""
+
+from pipelines.finetune.config import LabelledSection, Task
+from pipelines.finetune.examples import ExampleColumns, ReadSettings
+
+_COLUMNS = ("text", "pair", "label", "words", "tags", "entities", "question", "answers", "language", "id")
+
+
+def read_settings(section: LabelledSection, task: Task) -> ReadSettings:
+    """The settings of the readers."""
+    columns = {f"{role}_column": getattr(section, f"{role}_column") for role in _COLUMNS}
+    return ReadSettings(
+        task=task,
+        problem_type=section.problem_type,
+        columns=ExampleColumns(**columns, choices_columns=section.choices_columns),
+        format=section.format,
+        language=section.language,
+        on_error=section.on_error,
+        first_choice=section.first_choice,
+    )
