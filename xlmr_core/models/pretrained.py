@@ -293,7 +293,8 @@ class PreTrainedModel(nn.Module):
 
 def _full_name(value: object) -> str:
     """Class of a value with the package it is from: others have classes of the same names."""
-    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    package = type(value).__module__.partition(".")[0]
+    return type(value).__name__ if package == "builtins" else f"{package}.{type(value).__name__}"
 
 
 def _to_file_names(model: PreTrainedModel, state: dict[str, Any], prefix: str, _: object) -> None:
