@@ -18,6 +18,7 @@ CORE = [
     "models",
     "pretrained_tokenizers",
     "checkpoint",
+    "lora",
     "heads",
     "encoder",
     "attention",

@@ -19,7 +19,8 @@ class PackedBatch:
 
     Attributes:
         ids: Token ids, special tokens included (T,), int64.
-        positions: Rows of the position table (T,), int64; each sequence starts at `first_position`.
+        positions: Rows of the position table (T,), int64; each sequence starts at `first_position`, as does the second
+            part of one that was told to.
         cu_seqlens: Bounds (B+1,), int32: sequence b is `ids[cu_seqlens[b]:cu_seqlens[b + 1]]`.
         lengths: The same bounds as plain lengths, on the host, so that planning never waits for a device.
     """
@@ -52,7 +53,13 @@ class PackedBatch:
 
     @classmethod
     def from_numpy(
-        cls, ids: np.ndarray, lengths: np.ndarray, *, first_position: int, device: torch.device | str = "cpu"
+        cls,
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        *,
+        first_position: int,
+        first_parts: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
     ) -> "PackedBatch":
         """Packs flat ids.
 
@@ -60,11 +67,18 @@ class PackedBatch:
             ids: Token ids of all sequences, end to end (T,).
             lengths: Tokens of each sequence (B,), all positive, summing to T.
             first_position: Position of each sequence's first token, see `EncoderConfig.first_position`.
+            first_parts: Tokens of each sequence before its positions start again (B,), 0 or its length where they do
+                not. A pair of translations is trained so: `<s> A </s>`, then `</s> B </s>` from the first position
+                (translation language modelling, Lample and Conneau 2019).
             device: Where the tensors go.
         """
         assert int(lengths.sum()) == len(ids)
         assert (lengths > 0).all()
-        positions = ranges(np.full(len(lengths), first_position), lengths)
+        parts = lengths
+        if first_parts is not None:
+            assert ((first_parts >= 0) & (first_parts <= lengths)).all()
+            parts = np.stack([first_parts, lengths - first_parts], axis=1).ravel()
+        positions = ranges(np.full(len(parts), first_position), parts)
         return cls(
             ids=torch.from_numpy(ids.astype(np.int64)).to(device),
             positions=torch.from_numpy(positions).to(device),

@@ -138,21 +138,31 @@ class Layers(nn.Module):
     def forward(self, hidden_TD: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         """(T, D) to (T, D), or to (R, D): see `Encoder.forward`."""
         for layer in self.layer[:-1]:
-            hidden_TD = layer(hidden_TD, batch)
+            hidden_TD = self._apply_layer(layer, hidden_TD, batch)
         if not self.layer:
             return hidden_TD if rows is None else hidden_TD[rows]
-        last_TD: Tensor = self.layer[-1](hidden_TD, batch, rows)
-        return last_TD
+        return self._apply_layer(self.layer[-1], hidden_TD, batch, rows)
 
     def states(self, hidden_TD: Tensor, batch: PackedBatch, attention: Attention = attend) -> Iterator[Tensor]:
         """What goes in, then what each layer makes of it, each (T, D)."""
         yield hidden_TD
         for layer in self.layer:
-            if self.checkpointing and self.training:
-                hidden_TD = checkpoint(layer, hidden_TD, batch, None, attention, use_reentrant=False)
-            else:
-                hidden_TD = layer(hidden_TD, batch, None, attention)
+            hidden_TD = self._apply_layer(layer, hidden_TD, batch, None, attention)
             yield hidden_TD
+
+    def _apply_layer(
+        self,
+        layer: nn.Module,
+        hidden_TD: Tensor,
+        batch: PackedBatch,
+        rows: Tensor | None = None,
+        attention: Attention = attend,
+    ) -> Tensor:
+        if self.checkpointing and self.training:
+            again_TD: Tensor = checkpoint(layer, hidden_TD, batch, rows, attention, use_reentrant=False)
+            return again_TD
+        result_TD: Tensor = layer(hidden_TD, batch, rows, attention)
+        return result_TD
 
 
 class Encoder(nn.Module):

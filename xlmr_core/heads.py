@@ -96,8 +96,13 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden_MD: Tensor) -> Tensor:
         """Logits (M, V) of the M tokens that are asked about; V is large, so choose them first."""
-        logits_MV: Tensor = self.decoder(self.layer_norm(self.dense(hidden_MD)))
+        logits_MV: Tensor = self.decoder(self.features(hidden_MD))
         return logits_MV
+
+    def features(self, hidden_MD: Tensor) -> Tensor:
+        """What is projected to the vocabulary (M, D)."""
+        features_MD: Tensor = self.layer_norm(self.dense(hidden_MD))
+        return features_MD
 
 
 def lm_activation(config: EncoderConfig) -> Activation:

@@ -88,6 +88,29 @@ def test_a_packed_grid_is_the_batch_of_its_rows(ids_and_mask):
         assert torch.equal(getattr(packed, name), getattr(expected, name))
 
 
+parts = st.tuples(st.lists(st.integers(0, 99), max_size=9), st.lists(st.integers(0, 99), max_size=9)).filter(any)
+
+
+@given(st.lists(parts, min_size=1, max_size=8), st.integers(0, 3))
+def test_positions_start_again_at_a_second_part(pairs, first_position):
+    packed = PackedBatch.from_numpy(
+        np.array([token for pair in pairs for part in pair for token in part]),
+        np.array([sum(map(len, pair)) for pair in pairs]),
+        first_position=first_position,
+        first_parts=np.array([len(first) for first, _ in pairs], dtype=np.int32),
+    )
+    expected = [first_position + place for pair in pairs for part in pair for place in range(len(part))]
+    assert packed.positions.tolist() == expected
+    assert packed.positions.dtype == torch.int64
+    # Attention reaches over both parts.
+    assert packed.lengths == tuple(len(first) + len(second) for first, second in pairs)
+
+
+def test_a_first_part_longer_than_its_sequence_is_a_mistake_of_the_caller():
+    with pytest.raises(AssertionError):
+        PackedBatch.from_numpy(np.arange(3), np.array([3]), first_position=2, first_parts=np.array([4]))
+
+
 def test_padding_keeps_further_dimensions():
     grid = Grid.of(torch.tensor([[1, 1, 0], [1, 0, 0]]).bool())
     assert grid.pad(torch.ones(3, 4)).sum(dim=(1, 2)).tolist() == [8.0, 4.0]

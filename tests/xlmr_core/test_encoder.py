@@ -135,3 +135,31 @@ def test_chosen_tokens_come_out_as_among_all_of_them(random_model, texts_of, tmp
         every = encoder(batch)
         for rows in (batch.starts, torch.tensor([51, 4, 4])):
             assert torch.allclose(encoder(batch, rows), every[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [None, [0, 5]])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_computed_again_have_the_same_gradients_and_keep_less(texts_of, rows, frozen):
+    """Dropout included: what is computed again meets the same chance. Frozen embeddings have no gradient to follow."""
+    shape = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(**shape, intermediate_size=64, max_position_embeddings=66)).train()
+    encoder.embeddings.requires_grad_(not frozen)
+    batch = PackedBatch.from_lists(texts_of([5, 30, 9]), first_position=encoder.config.first_position)
+    wanted = None if rows is None else torch.tensor(rows)
+
+    def gradients(checkpointing):
+        encoder.encoder.checkpointing, kept = checkpointing, []
+        encoder.zero_grad()
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes) or x, lambda x: x):
+            hidden = encoder(batch, wanted)
+        hidden.square().sum().backward()
+        return hidden.detach(), [p.grad for p in encoder.parameters() if p.grad is not None], sum(kept)
+
+    hidden, expected, whole = gradients(False)
+    again, found, kept = gradients(True)
+    assert torch.equal(hidden, again)
+    assert len(found) == len(expected) > 0
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert kept < 0.3 * whole

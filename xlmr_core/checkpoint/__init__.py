@@ -9,6 +9,7 @@
 `Checkpoint` ties these together; nothing is ever initialised at random and nothing is ever unpickled.
 """
 
+from xlmr_core.checkpoint.calibration import HeadCalibration, save_calibration
 from xlmr_core.checkpoint.embedding import EmbeddingSpec, ModuleSpec
 from xlmr_core.checkpoint.keys import HeadKind
 from xlmr_core.checkpoint.purpose import TaskKind
@@ -19,9 +20,11 @@ __all__ = [
     "Checkpoint",
     "CheckpointReport",
     "EmbeddingSpec",
+    "HeadCalibration",
     "HeadKind",
     "ModuleSpec",
     "TaskKind",
     "TrainedHead",
+    "save_calibration",
     "write_model_directory",
 ]

@@ -15,6 +15,7 @@ import torch
 from xlmr_core.checkpoint import layout
 from xlmr_core.checkpoint.adapter import Adapter, read_adapter
 from xlmr_core.checkpoint.assembly import misfits, on_meta
+from xlmr_core.checkpoint.calibration import HeadCalibration
 from xlmr_core.checkpoint.embedding import EmbeddingSpec, activation_of_config, read_sentence_layout
 from xlmr_core.checkpoint.keys import HeadKind, encoder_file_names
 from xlmr_core.checkpoint.location import Location, locate
@@ -273,7 +274,7 @@ def _tell_heads(found: Diagnosis, checkpoint: Checkpoint) -> None:
             found.add("head", says, level="error", settle="choose a checkpoint that was trained for this")
     for kind in whole:
         outputs = heads.num_outputs(kind)
-        found.add("head", f"{kind}, {outputs} outputs; serves {', '.join(_served(kind, outputs, config.id2label))}")
+        found.add("head", f"{kind}, {outputs} outputs; serves {_served(kind, outputs, config)}")
     if "masked-lm" in whole:
         _tell_decoder(found, checkpoint)
     if announced in LABELLED and announced in whole:
@@ -282,6 +283,8 @@ def _tell_heads(found: Diagnosis, checkpoint: Checkpoint) -> None:
         found.add("labels", f"{len(config.id2label)}: {names}", layout.CONFIG)
     if announced == "sequence-classification" and announced in whole:
         _tell_activation(found, checkpoint, heads.num_outputs(announced))
+    if checkpoint.calibration is not None:
+        _tell_calibration(found, checkpoint.calibration)
 
 
 def _tell_decoder(found: Diagnosis, checkpoint: Checkpoint) -> None:
@@ -297,14 +300,16 @@ def _tell_decoder(found: Diagnosis, checkpoint: Checkpoint) -> None:
         found.add("masked-LM head", "a matrix of its own", layout.CONFIG)
 
 
-def _served(kind: HeadKind, outputs: int, labels: tuple[str, ...]) -> list[TaskKind]:
+def _served(kind: HeadKind, outputs: int, config: EncoderConfig) -> str:
     """Tasks that a head can do; some ask for certain outputs."""
-    unfit: set[TaskKind] = set()
+    if config.is_decoder:
+        return "causal-lm" if kind == "masked-lm" else "nothing, its encoder is a decoder"
+    unfit: set[TaskKind] = {"causal-lm"}
     if outputs != 1:
         unfit.add("rerank")
-    if not any(label.lower().startswith("entail") for label in labels):
+    if not any(label.lower().startswith("entail") for label in config.id2label):
         unfit.add("zero-shot-classification")
-    return [task for task, needed in HEAD_OF_TASK.items() if needed == kind and task not in unfit]
+    return ", ".join(task for task, needed in HEAD_OF_TASK.items() if needed == kind and task not in unfit)
 
 
 def _tell_activation(found: Diagnosis, checkpoint: Checkpoint, outputs: int) -> None:
@@ -321,6 +326,19 @@ def _tell_activation(found: Diagnosis, checkpoint: Checkpoint, outputs: int) -> 
     elif problem is None:
         settle = "problem_type=multi_label_classification if several labels can be right"
         found.add("activation", "softmax, as nothing else is stated", settle=settle)
+
+
+def _tell_calibration(found: Diagnosis, calibration: HeadCalibration) -> None:
+    """How the scores of a sequence head were made fit."""
+    parts = [f"temperature {calibration.temperature:.3g} before {calibration.activation}"]
+    if calibration.thresholds:
+        scores = calibration.thresholds.values()
+        parts.append(f"thresholds of {len(scores)} labels from {min(scores):.3f} to {max(scores):.3f}")
+    if calibration.language_thresholds:
+        parts.append(f"own ones for {len(calibration.language_thresholds)} languages; name a --language-column")
+    if calibration.records is not None:
+        parts.append(f"fitted on {calibration.records:,} records")
+    found.add("calibration", ", ".join(parts), layout.SETTINGS)
 
 
 def _tell_hashes(found: Diagnosis, checkpoint: Checkpoint) -> None:

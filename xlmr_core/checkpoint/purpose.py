@@ -18,6 +18,7 @@ TaskKind = Literal[
     "pseudo-perplexity",
     "sparse-embedding",
     "multi-vector-embedding",
+    "causal-lm",
 ]
 
 # None: pooling and the modules behind it.
@@ -34,6 +35,7 @@ HEAD_OF_TASK: Mapping[TaskKind, HeadKind | None] = {
     "pseudo-perplexity": "masked-lm",
     "sparse-embedding": "sparse",
     "multi-vector-embedding": "multi-vector",
+    "causal-lm": "masked-lm",
 }
 
 _SUFFIXES: Mapping[str, TaskKind] = {
@@ -42,6 +44,8 @@ _SUFFIXES: Mapping[str, TaskKind] = {
     "ForMaskedLM": "fill-mask",
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
+    "ForCausalLM": "causal-lm",
+    "BertLMHeadModel": "causal-lm",
 }
 
 
@@ -51,7 +55,12 @@ def task_of_classes(class_names: Iterable[str]) -> TaskKind | None:
     return next(found, None)
 
 
-def class_of_head(head: HeadKind | None, model_type: str) -> str:
-    """The class of transformers that opens an encoder with this head; the bare encoder's where there is none."""
-    suffixes = (suffix for suffix, task in _SUFFIXES.items() if head is not None and HEAD_OF_TASK[task] == head)
-    return ("Bert" if model_type == "bert" else "XLMRoberta") + next(suffixes, "Model")
+def class_of_task(task: TaskKind | None, model_type: str) -> str:
+    """The class of transformers that opens an encoder with the head of a task; the bare encoder's where it has none."""
+    if model_type == "bert" and task == "causal-lm":
+        return "BertLMHeadModel"
+    head = HEAD_OF_TASK[task] if task else None
+    # A task without a class of its own has that of the first task with its head.
+    suffixes = [suffix for suffix, own in _SUFFIXES.items() if own == task]
+    suffixes += [suffix for suffix, other in _SUFFIXES.items() if head is not None and HEAD_OF_TASK[other] == head]
+    return ("Bert" if model_type == "bert" else "XLMRoberta") + (suffixes[0] if suffixes else "Model")

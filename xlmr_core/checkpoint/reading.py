@@ -13,6 +13,7 @@ from torch import nn
 from xlmr_core.checkpoint import layout
 from xlmr_core.checkpoint.adapter import read_adapter
 from xlmr_core.checkpoint.assembly import content_sha256, fill, misfits, on_meta
+from xlmr_core.checkpoint.calibration import CALIBRATION, HeadCalibration
 from xlmr_core.checkpoint.embedding import (
     EmbeddingSpec,
     ModuleSpec,
@@ -22,7 +23,7 @@ from xlmr_core.checkpoint.embedding import (
 from xlmr_core.checkpoint.keys import HeadKind, encoder_file_names
 from xlmr_core.checkpoint.location import Location, download_command, locate
 from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind, task_of_classes
-from xlmr_core.checkpoint.task_heads import LABELLED, StoredHeads, refuse
+from xlmr_core.checkpoint.task_heads import LABELLED, StoredHeads, refuse, tie
 from xlmr_core.checkpoint.weights import StoredTensor, open_weights, sort_tensors
 from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
@@ -74,6 +75,7 @@ class Checkpoint:
         heads: Task heads that the files hold.
         adapter: The LoRA adapter that the directory is, on its base; None for a model of its own.
         embedding: How it makes sentence vectors; None when nothing says so.
+        calibration: How scores of its sequence classification head are to be read; None when nothing says so.
         report: What was read and what was not.
     """
 
@@ -110,14 +112,12 @@ class Checkpoint:
         self.max_length = min(self.length_limits.values())
         word = self._stored.encoder.get("embeddings.word_embeddings.weight")
         self.heads = StoredHeads(spec, self.config, head_directory, head_tensors, word)
+        self.calibration = self._read_calibration(head_directory / layout.SETTINGS)
         self.report = self._check()
 
     def _read_config(self, encoder_directory: Path) -> EncoderConfig:
         """Shape of the encoder; an adapter's own config, if it has one, names the labels of its head."""
         config = EncoderConfig.from_file(encoder_directory / layout.CONFIG)
-        if config.is_decoder:
-            rule = "tasks read a text from both sides; set it to false if the model was trained so"
-            raise CheckpointError(f"{encoder_directory / layout.CONFIG} has is_decoder true, {rule}")
         if self.adapter is None:
             return config
         own = layout.read_json_if_any(self.directory / layout.CONFIG)
@@ -149,13 +149,20 @@ class Checkpoint:
         encoder = on_meta(lambda: Encoder(self.config))
         return fill(encoder, self._stored.encoder, encoder_file_names).eval()
 
-    def load_head(self, kind: HeadKind) -> Head:
+    def load_head(self, kind: HeadKind, encoder: Encoder | None = None) -> Head:
         """A task head, float32, trainable, in evaluation mode.
+
+        Args:
+            kind: Which.
+            encoder: Trained with it: a masked-LM head then shares its table, where the files do (see `tie`).
 
         Raises:
             CheckpointError: The checkpoint has none of that kind, or it does not fit.
         """
-        return self.heads.load(kind)
+        head = self.heads.load(kind)
+        if encoder is not None and self.heads.own_decoder() is None:
+            tie(head, encoder)
+        return head
 
     def load_embedding_modules(self) -> nn.Sequential:
         """Everything between pooling and the final Normalize, float32; empty for most models.
@@ -173,6 +180,15 @@ class Checkpoint:
             CheckpointError: The checkpoint has no such head.
         """
         return self.heads.num_outputs(kind)
+
+    def own_labels(self, kind: HeadKind) -> tuple[str, ...]:
+        """Names of a head's outputs as the config has them, else `LABEL_0`, `LABEL_1`, ... as transformers calls them.
+
+        Raises:
+            CheckpointError: The checkpoint has no such head.
+        """
+        count = self.num_outputs(kind)
+        return self.config.id2label or tuple(f"LABEL_{index}" for index in range(count))
 
     def embedding_width(self, spec: EmbeddingSpec) -> int:
         """Values of a vector made as `spec` says.
@@ -250,6 +266,16 @@ class Checkpoint:
             (saved_from, layout.CONFIG),
         ]
         return next((answer for answer in answers if answer[0]), (None, None))
+
+    def _read_calibration(self, source: Path) -> HeadCalibration | None:
+        """What was fitted for the scores of the sequence classification head."""
+        if CALIBRATION not in self.settings:
+            return None
+        labels, count = self.own_labels("sequence-classification"), self.num_outputs("sequence-classification")
+        if len(labels) != count:
+            rule = f"id2label has {len(labels)} names, the head has {count} outputs; correct {layout.CONFIG}"
+            raise CheckpointError(f"{source} has a {CALIBRATION}, {rule}")
+        return HeadCalibration.from_settings(self.settings[CALIBRATION], labels, source=str(source))
 
     def _find_length_limits(self, sentence_limit: int | None) -> dict[str, int]:
         """Every limit that a file states, by what states it; there are never more tokens than positions."""

@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -14,14 +15,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import layout
+from xlmr_core.checkpoint.adapter_writing import write_adapter
 from xlmr_core.checkpoint.embedding import EmbeddingSpec
 from xlmr_core.checkpoint.keys import LAST_MODULE, HeadKind, decoder_file_names, encoder_file_names, head_file_names
-from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind, class_of_head
+from xlmr_core.checkpoint.purpose import HEAD_OF_TASK, TaskKind, class_of_task
+from xlmr_core.checkpoint.sentence_writing import write_sentence_files
 from xlmr_core.checkpoint.task_heads import HEAD_CLASSES, LABELLED
 from xlmr_core.config import ProblemType
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
 from xlmr_core.heads import Head, MaskedLMHead, SequenceHead, TokenHead
+from xlmr_core.lora import branches, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +83,36 @@ def write_model_directory(
     heads: Mapping[str, TrainedHead] | None = None,
     settings: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
+    base: str | None = None,
 ) -> None:
     """Writes encoder, tokenizer files, config, heads and `xlmr.json`; it appears whole or not at all.
 
     Args:
         directory: Where to; must not exist yet or be empty.
-        encoder: Not prepacked: prepacked weights are in another layout and cannot be written.
+        encoder: Not prepacked: prepacked weights are in another layout and cannot be written. Beside a causal-lm head
+            it is written as a decoder, whatever it was before: this is how training one begins. Low-rank branches are
+            merged into it.
         tokenizer: A directory whose tokenizer files are copied.
         head: The directory's own head, beside the encoder as `transformers` has it.
         heads: Further heads, each in `heads/NAME` and opened as `DIR#NAME`.
         settings: What `xlmr.json` says for the whole directory.
         dtype: Type of the stored weights.
+        base: Write an adapter of this model: nothing of the encoder but its low-rank branches, the rest is the base's.
 
     Raises:
-        CheckpointError: The target is occupied, the tokenizer is missing, or labels do not fit a head.
+        CheckpointError: The target is occupied, the tokenizer is missing, labels do not fit a head, or what shall be
+            an adapter has no branches.
     """
-    problems = _problems(directory, tokenizer, {"": head, **(heads or {})})
+    problems = _problems(directory, encoder, tokenizer, {"": head, **(heads or {})})
+    if base is not None and not branches(encoder):
+        problems.append("its encoder has no low-rank branches, an adapter is made of them; leave the base out")
     if problems:
         raise CheckpointError(f"{directory} cannot be written: " + "; ".join(problems))
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the rename stays on one file system.
     draft = Path(mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        _write_root(draft, encoder, head, settings or {}, dtype)
+        _write_root(draft, encoder, head, settings or {}, dtype, base)
         for name, extra in (heads or {}).items():
             _write_head(draft / layout.HEADS / name, encoder, extra, dtype)
         for path in (tokenizer / name for name in layout.TOKENIZER):
@@ -115,12 +126,13 @@ def write_model_directory(
         raise
 
 
-def _problems(directory: Path, tokenizer: Path, heads: Mapping[str, TrainedHead | None]) -> list[str]:
+def _problems(directory: Path, encoder: Encoder, tokenizer: Path, heads: Mapping[str, TrainedHead | None]) -> list[str]:
     problems = []
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         problems.append("it exists and is not empty, nothing is ever overwritten; choose another or delete it")
     if not any((tokenizer / name).is_file() for name in layout.TOKENIZER_KINDS):
         problems.append(f"{tokenizer} has no tokenizer files, a model directory needs them; pass the base model's")
+    is_causal = encoder.config.is_decoder or any(head and head.purpose == "causal-lm" for head in heads.values())
     for name, head in heads.items():
         where = f"head {name!r}" if name else "its head"
         if name and Path(name).name != name:
@@ -129,23 +141,41 @@ def _problems(directory: Path, tokenizer: Path, heads: Mapping[str, TrainedHead 
             problems.append(f"{where} is for {head.purpose}, a {type(head.module).__name__} does not serve that")
         elif head and head.labels and len(head.labels) != head.num_outputs:
             problems.append(f"{where} has {len(head.labels)} labels, it must have {head.num_outputs}")
+        if head and is_causal and (name or head.purpose != "causal-lm"):
+            rule = "an encoder for causal-lm sees one side of a text and has that head alone"
+            problems.append(f"{where} is for {head.purpose}, {rule}; write a directory for each")
         if head and head.module is None and EmbeddingSpec.from_settings(head.settings, source=where) is None:
             problems.append(f"{where} has neither weights nor pooling, give it one of them")
     return problems
 
 
 def _write_root(
-    draft: Path, encoder: Encoder, head: TrainedHead | None, settings: Mapping[str, Any], dtype: torch.dtype
+    draft: Path,
+    encoder: Encoder,
+    head: TrainedHead | None,
+    settings: Mapping[str, Any],
+    dtype: torch.dtype,
+    base: str | None,
 ) -> None:
     """Config, weights and settings of the directory itself."""
     config = _config(encoder, head, dtype)
     # A bare encoder has no prefix; beside a head it has one.
-    is_bare = config["architectures"][0].endswith("Model")
+    is_bare = config["architectures"][0] == class_of_task(None, config["model_type"])
     prefix = "" if is_bare else {"bert": "bert."}.get(config["model_type"], "roberta.")
-    tensors = _file_tensors(encoder, lambda name: tuple(prefix + part for part in encoder_file_names(name)), dtype)
-    for name, value in (_head_tensors(head, encoder, dtype) if head else {}).items():
-        tensors[prefix + name if name.startswith("pooler.") else name] = value
+    # `peft` opens a head only if all of it is there, the table too.
+    tensors = _head_tensors(head, encoder, dtype, is_whole=base is not None) if head else {}
+    tensors = {prefix + name if name.startswith("pooler.") else name: value for name, value in tensors.items()}
+    if base is None:
+        plain = merged(encoder)
+        tensors |= _file_tensors(plain, lambda name: tuple(prefix + part for part in encoder_file_names(name)), dtype)
+    else:
+        kind = head.kind if head else None
+        write_adapter(draft, branches(encoder), tensors, kind=kind, prefix=prefix, base=base, dtype=dtype)
+        tensors = {}
     _save(draft, tensors, config, {**settings, **_head_settings(head)})
+    if head is not None and head.purpose == "embedding" and head.module is None and base is None:
+        length = head.settings.get("max_length", encoder.config.max_tokens)
+        write_sentence_files(draft, head.settings, hidden_size=encoder.config.hidden_size, max_length=length)
 
 
 def _write_head(folder: Path, encoder: Encoder, head: TrainedHead, dtype: torch.dtype) -> None:
@@ -159,17 +189,22 @@ def _write_head(folder: Path, encoder: Encoder, head: TrainedHead, dtype: torch.
     _save(folder, tensors, labels, _head_settings(head))
 
 
-def _head_tensors(head: TrainedHead, encoder: Encoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A head's parameters; a masked-LM head that uses the embedding table does not repeat it."""
+def _head_tensors(
+    head: TrainedHead, encoder: Encoder, dtype: torch.dtype, *, is_whole: bool = False
+) -> dict[str, Tensor]:
+    """A head's parameters; a masked-LM head that uses the embedding table does not repeat it, unless it is whole."""
     kind, model_type = head.kind, encoder.config.model_type
     if head.module is None or kind is None:
         return {}
-    tensors = _file_tensors(head.module, lambda name: head_file_names(kind, name, model_type), dtype)
-    if kind == "masked-lm":
-        matrix, bias, usual_bias = decoder_file_names(model_type)
-        tensors[usual_bias] = tensors[bias].clone()
-        if _is_tied(head, encoder):
-            del tensors[matrix], tensors[bias]
+    file_names = partial(head_file_names, kind, model_type=model_type)
+    if kind != "masked-lm":
+        return _file_tensors(head.module, file_names, dtype)
+    is_tied = not is_whole and _is_tied(head, encoder)
+    tensors = _file_tensors(head.module, file_names, dtype, without=("decoder.weight",) if is_tied else ())
+    _, bias, usual_bias = decoder_file_names(model_type)
+    tensors[usual_bias] = tensors[bias].clone()
+    if is_tied:
+        del tensors[bias]
     return tensors
 
 
@@ -177,7 +212,9 @@ def _is_tied(head: TrainedHead | None, encoder: Encoder) -> bool:
     """Whether a masked-LM head projects with the very embedding table; true where there is none."""
     if head is None or not isinstance(head.module, MaskedLMHead):
         return True
-    return torch.equal(head.module.decoder.weight, encoder.embeddings.word_embeddings.weight)
+    matrix, table = head.module.decoder.weight, encoder.embeddings.word_embeddings.weight
+    # Most often it is the same tensor; else a gigabyte may have to be looked through.
+    return matrix is table or torch.equal(matrix, table)
 
 
 def _config(encoder: Encoder, head: TrainedHead | None, dtype: torch.dtype) -> dict[str, Any]:
@@ -190,7 +227,8 @@ def _config(encoder: Encoder, head: TrainedHead | None, dtype: torch.dtype) -> d
     config = replace(
         encoder.config,
         model_type=model_type,
-        architectures=(class_of_head(kind, model_type),),
+        architectures=(class_of_task(head.purpose if head else None, model_type),),
+        is_decoder=encoder.config.is_decoder or bool(head and head.purpose == "causal-lm"),
         id2label=labels,
         problem_type=head.problem_type if head else None,
     )
@@ -204,11 +242,16 @@ def _head_settings(head: TrainedHead | None) -> dict[str, Any]:
 
 
 def _file_tensors(
-    module: nn.Module, file_names: Callable[[str], tuple[str, ...]], dtype: torch.dtype
+    module: nn.Module,
+    file_names: Callable[[str], tuple[str, ...]],
+    dtype: torch.dtype,
+    without: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Parameters under the names files give them; stacked ones are cut apart."""
     tensors: dict[str, Tensor] = {}
     for name, value in module.state_dict().items():
+        if name in without:
+            continue
         assert value.numel(), f"{name} is prepacked"
         parts = file_names(name)
         # Clones: safetensors refuses tensors that share memory.

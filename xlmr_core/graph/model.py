@@ -4,7 +4,7 @@ Letters: R records, P annotated records, W windows of a pass, T tokens of these 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,9 +104,7 @@ class ModelGraph:
         opened: OpenModels | None = None,
         loaded: "ModelGraph | None" = None,
     ) -> None:
-        self.plan = plan
-        self.device = torch.device(device)
-        self.max_tokens = max_tokens or (2_048 if self.device.type == "cpu" else 32_768)
+        self._begin(plan, torch.device(device), max_tokens)
         self._encoders: dict[str, Encoder] = dict(loaded._encoders) if loaded else {}
         opened = opened or OpenModels()
         # Equal heads, such as one with other options, are loaded once.
@@ -114,6 +112,33 @@ class ModelGraph:
         for annotation in plan.annotations:
             self._load(annotation, opened.checkpoint(annotation.model), getattr(torch, dtype))
         self._heads = {a.name: self._loaded_heads[self._head_key(a)] for a in plan.annotations}
+
+    @classmethod
+    def of_modules(
+        cls, plan: GraphPlan, encoder: Encoder, heads: Mapping[str, nn.Module], *, max_tokens: int | None = None
+    ) -> "ModelGraph":
+        """A graph over modules in memory, such as those that are being trained.
+
+        Nothing is loaded, copied, moved, reordered or frozen: it computes with the weights that they have when it is
+        called, where they lie, in their type. Dropout is off only where the caller has turned it off.
+
+        Args:
+            plan: How texts are read and answers decoded; the weights that it was resolved with do not matter.
+            encoder: What all annotations read.
+            heads: By the annotations' names.
+            max_tokens: Budget of a packed batch, tokens; default: a measured one for the device.
+        """
+        graph = cls.__new__(cls)
+        graph._begin(plan, next(encoder.parameters()).device, max_tokens)
+        graph._encoders = {annotation.encoder_sha256: encoder for annotation in plan.annotations}
+        graph._heads = {annotation.name: heads[annotation.name] for annotation in plan.annotations}
+        # Whoever loads another graph beside this one must not take weights for its own that change.
+        graph._loaded_heads = {}
+        return graph
+
+    def _begin(self, plan: GraphPlan, device: torch.device, max_tokens: int | None) -> None:
+        self.plan, self.device = plan, device
+        self.max_tokens = max_tokens or (2_048 if device.type == "cpu" else 32_768)
 
     def _load(self, annotation: Annotation, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         """Loads what an annotation needs and is not there yet."""

@@ -247,6 +247,9 @@ def _resolve(request: Request, views: list[View], opened: OpenModels, pairs: boo
     checkpoint = opened.checkpoint(request.model)
     options = dict(request.options)
     kind = str(options.pop("task", None) or checkpoint.task or "")
+    if checkpoint.config.is_decoder:
+        rule = "tasks read a text from both sides; choose another, or set it to false if the model was trained so"
+        raise TaskError(f"{where}: it is a causal language model (is_decoder true in config.json), {rule}")
     if kind not in TASKS:
         said = f"task={kind!r}" if kind else "the checkpoint does not say what it is for"
         raise TaskError(f"{where}: {said}; pass task= one of {', '.join(TASKS)}")

@@ -28,12 +28,14 @@ class EncodedRecords:
         second_splits: Record r owns the second texts second_splits[r] to second_splits[r + 1] (R+1,); None when no view
             is of second texts.
         texts: The R texts themselves; None when no task needs them.
+        languages: Languages of the R records, None where one is not known; None when no task needs them.
     """
 
     views: tuple[Encodings, ...]
     starts_word: tuple[np.ndarray | None, ...]
     second_splits: np.ndarray | None = None
     texts: tuple[str, ...] | None = None
+    languages: tuple[str | None, ...] | None = None
 
     def __len__(self) -> int:
         # The first view is of texts: an annotation's second texts come after its texts.
@@ -54,12 +56,18 @@ class Preprocessor:
         models = {view.tokenizer_sha256: view.model for view in plan.views}
         self._tokenizers = {sha256: opened.tokenizer(opened.checkpoint(model)) for sha256, model in models.items()}
 
-    def __call__(self, texts: Sequence[str], pairs: Sequence[Sequence[str]] | None = None) -> EncodedRecords:
+    def __call__(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[Sequence[str]] | None = None,
+        languages: Sequence[str | None] | None = None,
+    ) -> EncodedRecords:
         """Tokenises records.
 
         Args:
             texts: R texts without lone surrogates (see `text_problem`).
             pairs: The second texts of each of the R records, when the plan was resolved with `pairs=True`.
+            languages: The language of each of the R records, as the data calls it; None where it is not known.
 
         Raises:
             InputError: A text that is no valid Unicode text.
@@ -75,8 +83,14 @@ class Preprocessor:
         if any(view.side == "second" for view in self.plan.views):
             assert pairs is not None
             splits = bounds(np.fromiter(map(len, pairs), np.int64, len(pairs)))
-        wanted = any(annotation.task.reading.texts for annotation in self.plan.annotations)
-        return EncodedRecords(tuple(encodings), tuple(starts), splits, tuple(texts) if wanted else None)
+        readings = [annotation.task.reading for annotation in self.plan.annotations]
+        return EncodedRecords(
+            views=tuple(encodings),
+            starts_word=tuple(starts),
+            second_splits=splits,
+            texts=tuple(texts) if any(reading.texts for reading in readings) else None,
+            languages=tuple(languages) if languages and any(reading.language for reading in readings) else None,
+        )
 
     def _encode(self, view: View, texts: Sequence[str]) -> tuple[Encodings, np.ndarray | None]:
         """Tokens of the texts and, for views with words, which of them start one."""

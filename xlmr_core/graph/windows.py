@@ -188,6 +188,7 @@ def windowed_records(
         text_at=text_at,
         hidden=None if chosen.hidden is None else chosen.hidden[rows],
         texts=encoded.texts and tuple(compress(encoded.texts, annotated.tolist())),
+        languages=encoded.languages and tuple(compress(encoded.languages, annotated.tolist())),
         special=windows.special,
     )
     if not annotation.task.per_token:

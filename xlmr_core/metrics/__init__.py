@@ -16,7 +16,7 @@ from xlmr_core.metrics.languages import Spread, over_languages
 from xlmr_core.metrics.perplexity import Perplexity
 from xlmr_core.metrics.ranking import Ranking
 from xlmr_core.metrics.regression import Regression
-from xlmr_core.metrics.retrieval import retrieval_accuracy
+from xlmr_core.metrics.retrieval import Retrieval, retrieval_accuracy
 
 __all__ = [
     "Accuracy",
@@ -28,6 +28,7 @@ __all__ = [
     "QuestionAnswering",
     "Ranking",
     "Regression",
+    "Retrieval",
     "Spread",
     "fit_temperature",
     "fit_thresholds",

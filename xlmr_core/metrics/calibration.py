@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 from xlmr_core.errors import ArgumentError
 from xlmr_core.metrics.means import Mean
 
-# Temperatures that are searched, and how close two logarithms are when the search ends.
-_COLDEST, _HOTTEST, _CLOSE = 1e-2, 1e2, 1e-7
+# Temperatures that are searched.
+COLDEST, HOTTEST = 1e-2, 1e2
+# How close two logarithms are when the search ends.
+_CLOSE = 1e-7
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ def fit_temperature(logits_NC: np.ndarray, gold: np.ndarray) -> float:
         return negative_log_likelihood(logits_NC / exp(log_temperature), gold)
 
     golden = (sqrt(5) - 1) / 2
-    low, high = log(_COLDEST), log(_HOTTEST)
+    low, high = log(COLDEST), log(HOTTEST)
     left, right = high - golden * (high - low), low + golden * (high - low)
     cost_left, cost_right = cost(left), cost(right)
     while high - low > _CLOSE:
@@ -142,30 +144,42 @@ def fit_temperature(logits_NC: np.ndarray, gold: np.ndarray) -> float:
     return exp((low + high) / 2)
 
 
-def fit_thresholds(scores_NC: np.ndarray, gold_NC: np.ndarray, *, default: float = 0.5) -> np.ndarray:
+def fit_thresholds(
+    scores_NC: np.ndarray, gold_NC: np.ndarray, *, prior: ArrayLike = 0.5, strength: float = 0.0
+) -> np.ndarray:
     """The score from which on each label is to be given, so that its F1 on these records is largest (C,), float64.
 
-    Half way to the next lower score, so that other hardware decides the same; of equally good ones the largest.
+    Half way to the next lower score, so that other hardware decides the same; of equally good ones the largest. What
+    few records say of a label is chance: its threshold is the mean of the best one, weighted by the records that have
+    the label, and of the `prior`, weighted by `strength`.
 
     Args:
         scores_NC: Scores of records the model was not trained on (N, C).
         gold_NC: Which labels hold (N, C).
-        default: Threshold of a label that never holds.
+        prior: Threshold to start from, and that of a label that never holds: one, or one a label (C,).
+        strength: So many records is it worth; 0 leaves labels that hold to the records alone.
 
     Raises:
-        ArgumentError: Shapes that differ, or scores that are nan.
+        ArgumentError: Shapes that differ, scores that are nan, or a negative strength.
     """
     if scores_NC.ndim != 2 or scores_NC.shape != gold_NC.shape:
         raise ArgumentError(f"scores {scores_NC.shape} and gold {gold_NC.shape}, both must be one (records, labels)")
     if np.isnan(scores_NC).any():
         raise ArgumentError("scores hold nan; leave such records out")
+    if not strength >= 0:
+        raise ArgumentError(f"strength {strength:g}, it must be 0 or more")
     columns = zip(scores_NC.T.astype(np.float64), gold_NC.T.astype(bool), strict=True)
-    return np.array([_fit_threshold(score_N, gold_N, default) for score_N, gold_N in columns], dtype=np.float64)
+    best_C = np.array([_best_threshold(score_N, gold_N) for score_N, gold_N in columns], dtype=np.float64)
+    holds_C = gold_NC.astype(bool).sum(axis=0)
+    prior_C = np.broadcast_to(np.asarray(prior, dtype=np.float64), best_C.shape)
+    fitted_C: np.ndarray = (holds_C * best_C + strength * prior_C) / np.maximum(holds_C + strength, 1e-9)
+    return np.where(holds_C > 0, fitted_C, prior_C)
 
 
-def _fit_threshold(score_N: np.ndarray, gold_N: np.ndarray, default: float) -> float:
+def _best_threshold(score_N: np.ndarray, gold_N: np.ndarray) -> float:
+    """The threshold with the largest F1; 0 for a label that never holds."""
     if not gold_N.any():
-        return default
+        return 0.0
     order = np.argsort(-score_N, kind="stable")
     score_N = score_N[order]
     # Equal scores are given together: only the last of them is a place to stop.

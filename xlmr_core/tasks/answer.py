@@ -202,8 +202,10 @@ def targets(spans: Sequence[tuple[int, int] | None], records: WindowedRecords) -
     return np.where(inside_W[:, None], places_W2, 0)
 
 
-def loss(raw_T2: Tensor, targets_W2: Tensor, batch: PackedBatch) -> Tensor:
-    """Mean of the cross entropies of start and end, float32; that of `XLMRobertaForQuestionAnswering` without padding.
+def losses(raw_T2: Tensor, targets_W2: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    """Cross entropies of start and end of each window, float32.
+
+    The mean is that of `XLMRobertaForQuestionAnswering` without padding.
 
     Args:
         raw_T2: Start and end logits of the packed windows (T, 2).
@@ -211,7 +213,7 @@ def loss(raw_T2: Tensor, targets_W2: Tensor, batch: PackedBatch) -> Tensor:
         batch: The windows.
 
     Returns:
-        A scalar; 0 when nothing takes part.
+        What each window adds to the loss, and how many of its two places count (W,).
     """
     lengths_W = torch.tensor(batch.lengths, device=raw_T2.device)
     inside_WL = torch.arange(batch.max_length, device=raw_T2.device) < lengths_W[:, None]
@@ -219,5 +221,5 @@ def loss(raw_T2: Tensor, targets_W2: Tensor, batch: PackedBatch) -> Tensor:
     logits_WL2[inside_WL] = raw_T2.float()
     counts_W2 = (targets_W2 >= 0) & (targets_W2 < lengths_W[:, None])
     gold_W2 = torch.where(counts_W2, targets_W2, IGNORED)
-    summed_2 = F.cross_entropy(logits_WL2, gold_W2, ignore_index=IGNORED, reduction="none").sum(0)
-    return (summed_2 / counts_W2.sum(0).clamp(min=1)).mean()
+    loss_W2 = F.cross_entropy(logits_WL2, gold_W2, ignore_index=IGNORED, reduction="none")
+    return loss_W2.sum(1), counts_W2.sum(1).float()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import Checkpoint
@@ -124,8 +123,8 @@ def targets(choices: Sequence[int | None], counts: Sequence[int]) -> np.ndarray:
     return np.array([IGNORED if choice is None else choice for choice in choices], dtype=np.int64)
 
 
-def loss(raw_I1: Tensor, targets_P: Tensor, splits: Tensor) -> Tensor:
-    """Mean cross entropy over the records, float32; that of `XLMRobertaForMultipleChoice`.
+def losses(raw_I1: Tensor, targets_P: Tensor, splits: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropy of each record, float32; the mean is that of `XLMRobertaForMultipleChoice`.
 
     Args:
         raw_I1: Logits of the choices of all records (I, 1).
@@ -133,8 +132,9 @@ def loss(raw_I1: Tensor, targets_P: Tensor, splits: Tensor) -> Tensor:
         splits: Record p has the choices splits[p] to splits[p + 1] (P+1,), int64.
 
     Returns:
-        A scalar; 0 when no record has a target.
+        What each record adds to the loss, and what it counts: 0 and 0 where it has no target (P,).
     """
     known_P = targets_P != IGNORED
-    right = (splits[:-1] + targets_P)[known_P]
-    return -log_softmax_of_groups(raw_I1[:, 0], splits)[right].sum() / torch.clamp(known_P.sum(), min=1)
+    right_P = splits[:-1] + targets_P.where(known_P, 0)
+    surprise_P = -log_softmax_of_groups(raw_I1[:, 0], splits)[right_P]
+    return surprise_P.where(known_P, 0.0), known_P.float()

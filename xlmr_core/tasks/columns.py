@@ -79,14 +79,16 @@ SPAN_TYPES: tuple[tuple[str, Type], ...] = (("start", "int32"), ("end", "int32")
 ENTITIES = ListOf(StructOf((("label", "text"), *SPAN_TYPES)))
 
 
-def label_columns(name: str, scores_PC: np.ndarray, labels: tuple[str, ...], threshold: float) -> dict[str, Column]:
+def label_columns(
+    name: str, scores_PC: np.ndarray, labels: tuple[str, ...], threshold: float | np.ndarray
+) -> dict[str, Column]:
     """All that scores of labels can say: a task keeps those that are among its fields.
 
     Args:
         name: Of the annotation.
         scores_PC: Score of each label (P, C).
         labels: Label names, C of them.
-        threshold: `NAME_labels` are those from this score on.
+        threshold: `NAME_labels` are those from this score on; one, or as many as broadcast to (P, C).
     """
     best_P, chosen_PC = scores_PC.argmax(axis=1), scores_PC >= threshold
     return {

@@ -3,7 +3,7 @@
 A text of several windows gets the mean of its windows' pooled vectors, weighted by their content tokens; Dense and
 Normalize modules come after that mean, so that a long text's vector has unit length too.
 
-Letters: W windows, P annotated records or pairs, N negatives, E passages (pairs, then negatives), D width.
+Letters: W windows, P annotated records, D width.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from xlmr_core.checkpoint import Checkpoint, EmbeddingSpec
 from xlmr_core.errors import TaskError
 from xlmr_core.heads import PoolingMode, PoolingSpec, pool
 from xlmr_core.tasks.columns import Column, Field, VectorOf
-from xlmr_core.tasks.losses import in_batch_cross_entropy
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 
@@ -125,12 +124,16 @@ class Embed:
 
     def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Pooled vectors of windows to columns of records."""
-        vectors_PD = records.merge_windows(raw_WD, "tokens")
-        if self.spec.modules:
-            with torch.inference_mode():
-                vectors_PD = head(torch.from_numpy(vectors_PD)).numpy()
-        vectors_PD = vectors_PD[:, : self.width]
-        return {name: unit(vectors_PD) if self.normalize else vectors_PD}
+        pooled_PD = torch.from_numpy(records.merge_windows(raw_WD, "tokens"))
+        with torch.inference_mode():
+            return {name: self.finish(head, pooled_PD).numpy()}
+
+    def finish(self, head: nn.Module, pooled_PD: Tensor) -> Tensor:
+        """Vectors from pooled ones (P, raw_width): modules, leading values, unit length (P, D), float32."""
+        # Pooled vectors are float32 and few, so that nothing after them is rounded to less.
+        with torch.autocast(pooled_PD.device.type, enabled=False):
+            vectors_PD: Tensor = head(pooled_PD)[:, : self.width]
+            return F.normalize(vectors_PD, dim=1) if self.normalize else vectors_PD
 
 
 def unit(vectors_PD: np.ndarray) -> np.ndarray:
@@ -138,39 +141,6 @@ def unit(vectors_PD: np.ndarray) -> np.ndarray:
     # The floor is torch's own; only a vector of zeros is that short.
     vectors_PD = vectors_PD / np.maximum(np.linalg.norm(vectors_PD, axis=1, keepdims=True), 1e-12)
     return vectors_PD
-
-
-def loss(
-    first_PD: Tensor,
-    second_PD: Tensor,
-    negatives_ND: Tensor | None = None,
-    *,
-    scale: float = 20.0,
-    group_P: Tensor | None = None,
-    symmetric: bool = False,
-) -> Tensor:
-    """InfoNCE with in-batch negatives on cosines: sentence-transformers' `MultipleNegativesRankingLoss`.
-
-    Args:
-        first_PD: Vectors of one side of P pairs, such as queries.
-        second_PD: Vectors of the other side, such as their passages.
-        negatives_ND: Vectors that are no pair of any of the first side.
-        scale: Multiplies the cosine; one over the temperature.
-        group_P: Pairs of the same group mean the same, so they are no negatives of each other.
-        symmetric: Whether the mean with the loss of the other direction is taken, where the second side asks
-            (LaBSE, Feng et al. 2022).
-
-    Returns:
-        The mean over the pairs, float32, a scalar; 0 for no pairs.
-    """
-    second_ED = second_PD if negatives_ND is None else torch.cat([second_PD, negatives_ND])
-    cosine_PE = F.normalize(first_PD.float(), dim=1) @ F.normalize(second_ED.float(), dim=1).T
-    scores_PE, count = cosine_PE * scale, len(first_PD)
-    if group_P is not None:
-        alike_PP = (group_P[:, None] == group_P[None, :]).fill_diagonal_(False)
-        scores_PE = scores_PE.masked_fill(F.pad(alike_PP, (0, len(second_ED) - count)), -torch.inf)
-    there = in_batch_cross_entropy(scores_PE)
-    return (there + in_batch_cross_entropy(scores_PE[:, :count].T)) / 2 if symmetric else there
 
 
 def settle_prompt(

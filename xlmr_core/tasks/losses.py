@@ -21,19 +21,20 @@ def cross_entropy(logits_KC: Tensor, targets_K: Tensor) -> Tensor:
     return total / (targets_K != IGNORED).sum().clamp(min=1)
 
 
-def in_batch_cross_entropy(scores_QP: Tensor) -> Tensor:
+def in_batch_cross_entropy(scores_QP: Tensor, first: int = 0) -> Tensor:
     """InfoNCE: each query's own passage against all other passages of the batch (van den Oord et al. 2018).
 
     Args:
         scores_QP: What the softmax is taken of: similarities, already divided by a temperature, minus infinity for
-            passages that are no negatives of a query. Passage q is query q's own; those behind the Q-th are nobody's.
+            passages that are no negatives of a query.
+        first: The first query's own passage; those of the next ones follow it. All others are nobody's.
 
     Returns:
         The mean over the queries, float32, a scalar; 0 for none.
     """
     if not len(scores_QP):
         return scores_QP.float().sum()
-    return cross_entropy(scores_QP, torch.arange(len(scores_QP), device=scores_QP.device))
+    return cross_entropy(scores_QP, torch.arange(first, first + len(scores_QP), device=scores_QP.device))
 
 
 def log_softmax_of_groups(logits_I: Tensor, splits: Tensor) -> Tensor:

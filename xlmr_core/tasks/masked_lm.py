@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlmr_core.checkpoint import Checkpoint
-from xlmr_core.heads import IGNORED
+from xlmr_core.heads import IGNORED, MaskedLMHead
+from xlmr_core.tasks.vocabulary_loss import vocabulary_loss
 from xlmr_core.tokenization import Tokenizer
+from xlmr_core.tokenization.encoding import bounds
 
 # Most logits at a time.
 _LOGITS = 1 << 25
@@ -101,19 +102,39 @@ def hide_tokens(
     return hidden_T, np.where(chosen_T, ids_T, IGNORED).astype(np.int64)
 
 
-def loss(head: nn.Module, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
-    """Mean cross entropy of the hidden tokens, float32; that of `XLMRobertaForMaskedLM`.
+def next_tokens(ids_T: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+    """What a causal language model should say at each token: the next one of its sequence.
 
-    Logits are computed for tokens with a target only.
+    Equal to the labels that `XLMRobertaForCausalLM` shifts for itself, special tokens included.
 
     Args:
-        head: The head itself, hidden states (M, D) to logits (M, V).
+        ids_T: Token ids of all sequences, end to end (T,).
+        lengths_B: Tokens of each sequence, all positive.
+
+    Returns:
+        Ids, -100 at the last token of each sequence (T,), int64.
+    """
+    targets_T = np.roll(ids_T, -1).astype(np.int64)
+    targets_T[bounds(lengths_B)[1:] - 1] = IGNORED
+    return targets_T
+
+
+def losses(head: MaskedLMHead, hidden_TD: Tensor, targets_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy of the tokens with a target, float32; that of `XLMRobertaForMaskedLM` and `...ForCausalLM`.
+
+    Only these tokens get logits, and only so many at a time as fit into 256 MB.
+
+    Args:
+        head: The head itself.
         hidden_TD: Last hidden states (T, D).
         targets_T: Ids, -100 where there is nothing to find (T,), int64.
 
     Returns:
-        A scalar; 0 when no token has a target, where transformers' is NaN.
+        The mean, a scalar: 0 when no token has a target, where transformers' is NaN; and the loss of each such token in
+        their order, without gradient (M,).
     """
     at_M = torch.nonzero(targets_T != IGNORED).squeeze(1)
-    logits_MV = head(hidden_TD[at_M]).float()
-    return F.cross_entropy(logits_MV, targets_T[at_M], reduction="sum") / max(len(at_M), 1)
+    features_MD = head.features(hidden_TD[at_M])
+    if not len(at_M):
+        return features_MD.float().sum(), features_MD.new_zeros(0)
+    return vocabulary_loss(features_MD, head.decoder.weight, head.decoder.bias, targets_T[at_M])

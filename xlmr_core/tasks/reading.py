@@ -38,6 +38,7 @@ class Reading:
         longest_second: Most tokens of a second text; None for any number.
         fewest_second: A record with fewer second texts is refused.
         most_second: A record with more is refused; None for any number.
+        language: Whether decoding asks for the records' languages.
         rows: Which tokens the head reads; the encoder's last layer computes no others when no annotation wants them.
     """
 
@@ -54,6 +55,7 @@ class Reading:
     longest_second: int | None = None
     fewest_second: int = 1
     most_second: int | None = None
+    language: bool = False
     rows: Rows = "all"
 
     @property

@@ -71,6 +71,8 @@ class WindowedRecords:
         text_at: Where in each window its text begins (W,); None when it begins behind `<s>`.
         hidden: Token of the text that each window hides (W,); None where none is hidden.
         texts: The texts themselves (P); None where no task asked.
+        languages: Languages of the records, as the data calls them, None where it does not say (P); None where no task
+            asked, or nothing is known of any.
         special: Ids of the tokenizer's special tokens, which texts may hold too; the graph always tells.
     """
 
@@ -86,6 +88,7 @@ class WindowedRecords:
     text_at: np.ndarray | None = None
     hidden: np.ndarray | None = None
     texts: tuple[str, ...] | None = None
+    languages: tuple[str | None, ...] | None = None
     special: SpecialTokens | None = None
 
     def __len__(self) -> int:

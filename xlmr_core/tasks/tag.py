@@ -20,12 +20,12 @@ from xlmr_core.heads import IGNORED
 from xlmr_core.tasks.columns import ENTITIES, Column, Field
 from xlmr_core.tasks.entities import Aggregation, TagScheme, aggregate
 from xlmr_core.tasks.labels import settle_labels
-from xlmr_core.tasks.losses import cross_entropy
 from xlmr_core.tasks.own_head import load_own_head, own_logits
 from xlmr_core.tasks.reading import Reading
 from xlmr_core.tasks.scores import softmax
 from xlmr_core.tasks.spans import WindowedRecords
 from xlmr_core.tasks.tag_targets import Span, entity_targets, word_targets
+from xlmr_core.tasks.weighting import weighted_cross_entropy
 from xlmr_core.tokenization.units import Unit
 
 
@@ -147,6 +147,11 @@ class Tag:
         targets_T[records.content_rows()] = targets_N[records.content_tokens()]
         return targets_T
 
-    def loss(self, raw_TC: Tensor, targets_T: Tensor) -> Tensor:
-        """Mean cross entropy of labelled tokens, a scalar, float32: that of `XLMRobertaForTokenClassification`."""
-        return cross_entropy(raw_TC, targets_T)
+    def losses(
+        self, raw_TC: Tensor, targets_T: Tensor, weight_C: Tensor | None = None, *, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy of labelled tokens; the mean is that of `XLMRobertaForTokenClassification`.
+
+        Args, returned sums: see `weighted_cross_entropy`.
+        """
+        return weighted_cross_entropy(raw_TC, targets_T, weight_C, smoothing=smoothing)

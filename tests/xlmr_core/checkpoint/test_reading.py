@@ -301,9 +301,3 @@ def test_a_base_checkpoint_loads_in_seconds_and_about_once(tmp_path, edit_json):
     seconds, gigabytes = map(float, done.stdout.split())
     assert seconds < 10
     assert gigabytes < 2.2
-
-
-def test_a_decoder_is_refused_by_what_reads_from_both_sides(make_checkpoint):
-    directory = make_checkpoint("XLMRobertaForCausalLM", is_decoder=True)
-    with pytest.raises(CheckpointError, match="is_decoder true, tasks read a text from both sides"):
-        Checkpoint.open(str(directory))

@@ -1,5 +1,8 @@
 """What is written is read back equal, by us and by transformers; and never half."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -7,6 +10,7 @@ from safetensors import safe_open
 
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory, writing
+from xlmr_core.checkpoint.task_heads import tie
 from xlmr_core.config import EncoderConfig
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import CheckpointError
@@ -161,6 +165,49 @@ def test_a_masked_lm_head_is_read_back_and_by_transformers(encoder, tokenizer, t
     with torch.inference_mode():
         expected = module(outputs(encoder, texts))
         assert torch.allclose(theirs.eval()(torch.tensor(texts)).logits[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "bert"])
+def test_a_causal_model_is_read_back_and_by_transformers(tokenizer, texts_of, tmp_path, tied, model_type):
+    torch.manual_seed(0)
+    config = replace(CONFIG, model_type=model_type)
+    encoder, module = Encoder(config).eval(), MaskedLMHead(config, 120).eval()
+    if tied:
+        tie(module, encoder)
+    # An encoder that was no decoder yet: so training of one begins.
+    write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, head=TrainedHead(module, task="causal-lm"))
+    content = json.loads((tmp_path / "out/config.json").read_text())
+    assert content["architectures"] == ["BertLMHeadModel" if model_type == "bert" else "XLMRobertaForCausalLM"]
+    assert (content["is_decoder"], content["tie_word_embeddings"]) == (True, tied)
+    checkpoint = Checkpoint.open(str(tmp_path / "out"))
+    assert checkpoint.task == "causal-lm"
+    decoder = checkpoint.load_encoder()
+    head = checkpoint.load_head("masked-lm", decoder)
+    assert (head.decoder.weight is decoder.embeddings.word_embeddings.weight) is tied
+    (text,) = texts_of([9])
+    batch = PackedBatch.from_lists([text], first_position=config.first_position)
+    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    with torch.inference_mode():
+        found = head(decoder(batch))
+        assert torch.allclose(theirs.eval()(torch.tensor([text])).logits[0], found, atol=1e-5)
+        # A token does not see those behind it.
+        shorter = PackedBatch.from_lists([text[:4]], first_position=config.first_position)
+        assert torch.allclose(head(decoder(shorter)), found[:4], atol=1e-5)
+    write_model_directory(tmp_path / "again", decoder, tokenizer=tokenizer, head=TrainedHead(head, task="causal-lm"))
+    assert_same(Checkpoint.open(str(tmp_path / "again")).load_encoder(), encoder)
+
+
+def test_a_causal_model_has_no_other_heads(encoder, tokenizer, sequence_head, tmp_path):
+    causal = TrainedHead(MaskedLMHead(CONFIG, 120), task="causal-lm")
+    rule = "an encoder for causal-lm sees one side of a text and has that head alone"
+    for heads in ({"head": causal, "heads": {"topic": TrainedHead(sequence_head)}}, {"heads": {"next": causal}}):
+        with pytest.raises(CheckpointError, match=rule):
+            write_model_directory(tmp_path / "out", encoder, tokenizer=tokenizer, **heads)
+    decoder = Encoder(replace(CONFIG, is_decoder=True))
+    with pytest.raises(CheckpointError, match=rule):
+        write_model_directory(tmp_path / "out", decoder, tokenizer=tokenizer, head=TrainedHead(sequence_head))
 
 
 def test_a_module_that_does_not_serve_its_task_is_refused(encoder, tokenizer, sequence_head, tmp_path):

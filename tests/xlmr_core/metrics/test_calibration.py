@@ -107,10 +107,39 @@ def test_no_threshold_has_a_larger_f1_than_the_fitted_one(one, other):
         assert threshold == 0.5 or holds.any()
 
 
+@QUICK
+@given(SCORES)
+def test_the_fitted_threshold_is_the_best_point_of_scikit_learns_curve(rows):
+    score, holds = np.array([score for score, _ in rows]), np.array([holds for _, holds in rows])
+    if not holds.any():
+        return
+    precision, recall, _ = oracle.precision_recall_curve(holds, score)
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    (threshold,) = fit_thresholds(score[:, None], holds[:, None])
+    assert f1(holds, score >= threshold) == pytest.approx(best, **EXACT)
+
+
+@QUICK
+@given(SCORES, st.floats(0, 1), st.floats(0, 100))
+def test_few_records_move_a_threshold_little_from_its_prior(rows, prior, strength):
+    scores, gold = np.array([[score] for score, _ in rows]), np.array([[holds] for _, holds in rows])
+    (alone,), holds = fit_thresholds(scores, gold, prior=prior), gold.sum()
+    (fitted,) = fit_thresholds(scores, gold, prior=prior, strength=strength)
+    expected = (holds * alone + strength * prior) / (holds + strength) if holds else prior
+    assert fitted == pytest.approx(expected, **EXACT)
+    with pytest.raises(ArgumentError, match="strength -1"):
+        fit_thresholds(scores, gold, strength=-1)
+
+
+def test_every_label_may_have_a_prior_of_its_own():
+    gold = np.zeros((4, 2))
+    assert fit_thresholds(gold, gold, prior=np.array([0.2, 0.7]), strength=5).tolist() == [0.2, 0.7]
+
+
 def test_a_threshold_keeps_its_distance_from_scores():
     scores, gold = np.array([[0.9], [0.7], [0.3], [0.1]]), np.array([[1], [1], [0], [0]])
     assert fit_thresholds(scores, gold) == pytest.approx([0.5])
-    assert fit_thresholds(scores, 0 * gold, default=0.4) == pytest.approx([0.4])
+    assert fit_thresholds(scores, 0 * gold, prior=0.4) == pytest.approx([0.4])
     assert fit_thresholds(scores, np.ones_like(gold)) == pytest.approx([0.1])
     # Equal scores are given together, however good the first of them would be alone.
     assert fit_thresholds(np.array([[0.5], [0.5], [0.5], [0.2]]), np.array([[1], [0], [0], [1]])) == pytest.approx(

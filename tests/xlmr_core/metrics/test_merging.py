@@ -48,6 +48,11 @@ KINDS = {
     ),
     "ranking": (Ranking, (st.dictionaries(st.integers(0, 3), st.floats(-1, 5)), st.permutations(range(4))), "add"),
     "perplexity": (Perplexity, (st.floats(0, 1e3),), "add"),
+    "perplexity of texts": (
+        Perplexity,
+        (st.floats(0, 1e3), st.integers(1, 9), st.text("aö語", min_size=1)),
+        "add_texts",
+    ),
     "calibration": (lambda: Calibration(3), (st.floats(0, 1), st.booleans()), "add"),
 }
 
@@ -108,6 +113,19 @@ def test_perplexity_is_the_exponential_of_the_mean_over_tokens():
     hopeless = Perplexity()
     hopeless.add([1e4])
     assert hopeless.result()["perplexity"] == math.inf
+
+
+def test_what_a_text_costs_is_also_shared_out_over_its_characters_and_bytes():
+    perplexity = Perplexity()
+    perplexity.add_texts([8 * math.log(2), 4 * math.log(2)], [3, 1], ["Öl", "語"])
+    result = perplexity.result()
+    assert result["perplexity"] == pytest.approx(2 ** (12 / 4))
+    assert (result["bits_per_character"], result["bits_per_byte"]) == pytest.approx((12 / 3, 12 / 6))
+    tokens = Perplexity()
+    tokens.add([1.0])
+    assert "bits_per_byte" not in tokens.result()
+    with pytest.raises(ArgumentError, match=r"\(1,\) sums, 2 counts and 1 texts, must be as many"):
+        perplexity.add_texts([1.0], [1, 1], ["a"])
 
 
 @QUICK

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from xlmr_core.errors import ArgumentError
-from xlmr_core.metrics import Ranking, retrieval_accuracy
+from xlmr_core.metrics import Ranking, Retrieval, retrieval_accuracy
 
 QUICK = settings(max_examples=25, deadline=None)
 EXACT = {"rel": 1e-12, "abs": 1e-12}
@@ -112,3 +112,18 @@ def test_vectors_that_do_not_fit_are_refused():
     with pytest.raises(ArgumentError, match="nan or infinity"):
         retrieval_accuracy(np.full((1, 3), np.nan), np.zeros((1, 3)))
     assert math.isnan(retrieval_accuracy(np.zeros((0, 3)), np.zeros((0, 3)))["accuracy"])
+
+
+def test_pools_of_retrieval_are_counted_together_but_searched_apart():
+    rng = np.random.default_rng(0)
+    pools = [(rng.normal(size=(size, 8)), rng.normal(size=(size, 8))) for size in (5, 9)]
+    each = [Retrieval() for _ in pools]
+    whole = Retrieval()
+    for found, pool in zip(each, pools, strict=True):
+        found.add(*pool)
+        whole.add(*pool)
+    assert each[0].merge(each[1]) == whole
+    assert whole.total == 14
+    results = [retrieval_accuracy(*pool) for pool in pools]
+    right = sum(result["forward"] * result["total"] for result in results)
+    assert whole.result()["forward"] == pytest.approx(right / 14)

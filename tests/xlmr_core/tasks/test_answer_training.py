@@ -11,7 +11,8 @@ from xlmr_core.batch import PackedBatch
 from xlmr_core.errors import TaskError
 from xlmr_core.graph import GraphPlan, Preprocessor, Request
 from xlmr_core.graph.windows import plan_window_sets, windowed_records
-from xlmr_core.tasks.answer import loss, targets
+from xlmr_core.tasks.answer import losses, targets
+from xlmr_core.tasks.weighting import mean_loss
 
 LETTERS = st.sampled_from("ab zé.,βςд עب漢 東か \n\u200b\u3000กํ้ㄱ🐙½ﬁ")
 CONTEXTS = st.lists(LETTERS, min_size=1, max_size=300).map("".join).filter(lambda text: text.strip())
@@ -118,7 +119,7 @@ def test_the_loss_is_that_of_transformers(random_model):
     found = model(input_ids=ids, start_positions=gold[:, 0], end_positions=gold[:, 1])
     raw = torch.stack([found.start_logits, found.end_logits], dim=2).reshape(-1, 2)
     batch = PackedBatch.from_lists(ids.tolist(), first_position=2)
-    torch.testing.assert_close(loss(raw, gold, batch), found.loss, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mean_loss(*losses(raw, gold, batch)), found.loss, atol=1e-6, rtol=0)
 
 
 def test_the_loss_of_unequal_windows_is_the_mean_of_each_alone(random_model, texts_of):
@@ -131,13 +132,13 @@ def test_the_loss_of_unequal_windows_is_the_mean_of_each_alone(random_model, tex
     raw = torch.cat([torch.stack([one.start_logits[0], one.end_logits[0]], dim=1) for one in found])
     batch = PackedBatch.from_lists(windows, first_position=2)
     expected = torch.stack([one.loss for one in found]).mean()
-    torch.testing.assert_close(loss(raw, gold, batch), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mean_loss(*losses(raw, gold, batch)), expected, atol=1e-6, rtol=0)
 
 
 def test_the_loss_without_any_target_is_zero_and_trains_nothing():
     raw = torch.randn(7, 2, requires_grad=True)
     batch = PackedBatch.from_lists([[0, 5, 2], [0, 5, 6, 2]], first_position=2)
-    nothing = loss(raw, torch.full((2, 2), -100), batch)
+    nothing = mean_loss(*losses(raw, torch.full((2, 2), -100), batch))
     nothing.backward()
     assert nothing.item() == 0
     assert not raw.grad.any()

@@ -7,9 +7,10 @@ import transformers
 
 from xlmr_core.errors import TaskError
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
-from xlmr_core.tasks.choice import MOST_CHOICES, loss, targets
+from xlmr_core.tasks.choice import MOST_CHOICES, losses, targets
 from xlmr_core.tasks.columns import to_list
 from xlmr_core.tasks.scores import rank_in_groups
+from xlmr_core.tasks.weighting import mean_loss
 
 # Two float32 paths through the same weights differ by rounding.
 TOLERANCE = 1e-5
@@ -131,7 +132,7 @@ def test_the_loss_equals_transformers(chooser, records):
     with torch.inference_mode():
         output = model(**shaped, labels=torch.from_numpy(labels))
     splits = torch.arange(0, 4 * len(same_size) + 1, 4)
-    ours = loss(output.logits.reshape(-1, 1), torch.from_numpy(labels), splits)
+    ours = mean_loss(*losses(output.logits.reshape(-1, 1), torch.from_numpy(labels), splits))
     assert ours.item() == pytest.approx(output.loss.item(), abs=1e-6)
 
 
@@ -139,14 +140,14 @@ def test_records_of_any_size_and_without_a_target_share_a_batch():
     logits, splits = torch.tensor([[1.0], [2.0], [0.5], [3.0], [1e4], [-1e4]]), torch.tensor([0, 2, 4, 6])
     gold = torch.from_numpy(targets([1, None, 0], [2, 2, 2]))
     logits.requires_grad_()
-    value = loss(logits, gold, splits)
+    value = mean_loss(*losses(logits, gold, splits))
     expected = (torch.nn.functional.cross_entropy(logits[None, :2, 0], torch.tensor([1])) + 0) / 2
     assert value.item() == pytest.approx(expected.item(), abs=1e-6)
     value.backward()
     assert logits.grad is not None
     assert logits.grad[2:4].abs().max() == 0
     assert torch.isfinite(logits.grad).all()
-    assert loss(logits, torch.full((3,), -100), splits).item() == 0
+    assert mean_loss(*losses(logits, torch.full((3,), -100), splits)).item() == 0
 
 
 def test_targets_that_are_no_choices_are_named_all_at_once():

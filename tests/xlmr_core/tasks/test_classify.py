@@ -9,6 +9,7 @@ from xlmr_core.errors import TaskError
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor, Request
 from xlmr_core.graph.windows import windowed_records
 from xlmr_core.tasks.classify import Classify, ClassifyOptions
+from xlmr_core.tasks.weighting import mean_loss
 
 TEXTS = ["Hello world", "Grüße aus Köln", "我爱北京", "one two three"]
 # Two float32 paths through the same weights.
@@ -58,7 +59,7 @@ def test_the_loss_equals_transformers(make_checkpoint, problem_type, count, gold
     targets = torch.from_numpy(task.targets(gold))
     assert targets.dtype == expected.dtype
     torch.testing.assert_close(targets, expected)
-    loss = task.loss(raw_of(directory, TEXTS)[0], targets)
+    loss = mean_loss(*task.losses(raw_of(directory, TEXTS)[0], targets))
     reference = reference_loss(directory, TEXTS, expected)
     torch.testing.assert_close(loss, reference, atol=TOLERANCE, rtol=TOLERANCE)
 
@@ -66,7 +67,7 @@ def test_the_loss_equals_transformers(make_checkpoint, problem_type, count, gold
 def test_no_known_label_costs_nothing(make_checkpoint):
     task = bound(make_checkpoint("XLMRobertaForSequenceClassification", labels=["a", "b"]))
     raw = torch.randn(2, 2, requires_grad=True)
-    task.loss(raw, torch.from_numpy(task.targets([None, None]))).backward()
+    mean_loss(*task.losses(raw, torch.from_numpy(task.targets([None, None])))).backward()
     assert raw.grad.abs().sum() == 0
 
 
@@ -124,7 +125,8 @@ def test_all_that_is_wrong_with_thresholds_is_named(make_checkpoint):
     for threshold in (-0.1, 1.1, float("nan")):
         with pytest.raises(TaskError, match="it must be from 0 to 1"):
             bound(directory, threshold=threshold, **several)
-    assert [bound(directory, threshold=given, **several).threshold for given in (None, 0.0, 1.0)] == [0.5, 0.0, 1.0]
+    settled = [bound(directory, threshold=given, **several).thresholds.facts() for given in (None, 0.0, 1.0)]
+    assert settled == [0.5, 0.0, 1.0]
 
 
 def test_an_empty_list_of_labels_is_refused(make_checkpoint):
