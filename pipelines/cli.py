@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from pipelines.config import AnnotateConfig, ConfigError, is_override, load_config
+from pipelines.evaluate.calibrate_command import calibrate
 from pipelines.evaluate.command import evaluate
 from pipelines.finetune.command import finetune
+from pipelines.finetune.pretrain_command import pretrain
 from pipelines.outcome import fail, run_command
 
 app = typer.Typer(
@@ -25,7 +27,17 @@ app = typer.Typer(
 
 # Which option belongs to which section of the config, and where its name differs from the field's.
 _OPTIONS = {
-    "input": ("text_column", "pair_column", "id_column", "format", "keep", "limit", "sample", "seed"),
+    "input": (
+        "text_column",
+        "pair_column",
+        "id_column",
+        "language_column",
+        "format",
+        "keep",
+        "limit",
+        "sample",
+        "seed",
+    ),
     "model": ("task", "on_long", "dtype", "device", "max_tokens"),
     "output": ("output", "on_error", "report_samples"),
     "run": ("shard_rows", "model_workers", "tokenise_workers", "ray_address"),
@@ -56,6 +68,10 @@ PairColumn = Annotated[str | None, typer.Option(help="Column with the second tex
 IdColumn = Annotated[
     str | None,
     typer.Option(help="Column with record ids. Default: made from file and row.", show_default=False),
+]
+LanguageColumn = Annotated[
+    str | None,
+    typer.Option(help="Column with the language, for models with thresholds by language.", show_default=False),
 ]
 Format = Annotated[
     str | None,
@@ -96,6 +112,7 @@ def annotate(
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     id_column: IdColumn = None,
+    language_column: LanguageColumn = None,
     format: Format = None,
     keep: Keep = None,
     limit: Limit = None,
@@ -184,6 +201,7 @@ def plan(
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     id_column: IdColumn = None,
+    language_column: LanguageColumn = None,
     format: Format = None,
     keep: Keep = None,
     limit: Limit = None,
@@ -223,7 +241,13 @@ app.command(
 )(finetune)
 
 
+app.command(epilog="Example: xlmr pretrain --model my-model --train 'texts/*.txt' --steps 10000 --output out")(pretrain)
+
+
 app.command(epilog="Example: xlmr evaluate --model out/model --data dev.*.jsonl --output scores")(evaluate)
+
+
+app.command(epilog="Example: xlmr calibrate --model out/model --data dev.*.jsonl")(calibrate)
 
 
 @app.command(epilog='Example: xlmr run --task fill-mask --model my-model "Paris is the <mask> of France." top_k=3')

@@ -7,12 +7,14 @@ not imported here, so that a wrong command line is answered at once.
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 MAX_FILE_BYTES = 1 << 20
+# Parts of the longest dotted name, such as heads.topic.vectors.scale.
+_DEEPEST = 4
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -57,6 +59,7 @@ class InputSection(Section):
         text_column: Text to annotate; `a.b` is field b of struct a.
         pair_column: Second texts, for tasks that read two; each column holds a string or a list of strings.
         id_column: Record ids; made from file and row where None.
+        language_column: Languages of the records, for models with thresholds by language.
         keep: Columns to copy to the output.
         limit: Take only the first so many records.
         sample: Take this fraction of the records.
@@ -68,6 +71,7 @@ class InputSection(Section):
     text_column: str = "text"
     pair_column: Names = ()
     id_column: str | None = None
+    language_column: str | None = None
     keep: Names = ()
     limit: Count | None = None
     sample: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -136,33 +140,43 @@ class AnnotateConfig(Section):
 def load_config(
     kind: type[ConfigT],
     *,
+    base: Path | None = None,
     file: Path | None = None,
     options: Mapping[str, object] | None = None,
     overrides: Sequence[str] = (),
 ) -> ConfigT:
-    """Builds a config; `overrides` win over `options`, these over the file, this over defaults.
+    """Builds a config; `overrides` win over `options`, these over the file, this over its base, this over defaults.
 
     Args:
         kind: A model whose fields are sections.
+        base: YAML as `file`, of which what the file does not say is taken.
         file: YAML with the sections as keys.
         options: Values by dotted name, such as {"input.limit": 10}; None means not given.
-        overrides: `section.field=value`, as typed.
+        overrides: `section.field=value`, as typed; in sections of sections `section.section.field=value`.
 
     Raises:
         ConfigError: All problems at once.
     """
     problems: list[str] = []
-    values = _read_yaml(file) if file is not None else {}
+    values: dict[str, Any] = {}
+    for layer in (base, file):
+        values = _over(values, _read_yaml(layer)) if layer is not None else values
     given = {name: value for name, value in (options or {}).items() if value is not None}
     for text in overrides:
         name, equals, typed = text.partition("=")
-        if not equals or name.count(".") != 1:
+        if not equals or not _is_dotted(name):
             problems.append(f"override {text!r}, it must look like section.field=value")
             continue
         given[name] = None if typed == "null" else typed
     for name, value in given.items():
-        section, field = name.split(".")
-        target = values.setdefault(section, {})
+        *sections, field = name.split(".")
+        target: Any = values
+        for section in sections:
+            # What is no section is refused below.
+            if isinstance(target, dict):
+                if target.get(section) is None:
+                    target[section] = {}
+                target = target[section]
         if isinstance(target, dict):
             target[field] = value
     try:
@@ -178,36 +192,58 @@ def load_config(
 def is_override(kind: type[BaseModel], text: str) -> bool:
     """Whether a word of the command line is a `section.field=value` of this config, or meant as one."""
     name, equals, _ = text.partition("=")
-    return bool(equals) and name.split(".")[0] in kind.model_fields and name.count(".") == 1
+    return bool(equals) and name.split(".")[0] in kind.model_fields and _is_dotted(name)
+
+
+def _is_dotted(name: str) -> bool:
+    return 2 <= len(name.split(".")) <= _DEEPEST
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two layers of settings as one, field by field."""
+    both = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], dict) and isinstance(above[name], dict):
+            both[name] = _over(below[name], above[name])
+    return both
 
 
 def _problems(kind: type[BaseModel], entry: Any) -> list[str]:
     """One pydantic error in the words of the user: the dotted name, what was got, the rule."""
     path = [str(part) for part in entry["loc"]]
-    name = ".".join(path[:2])
-    section = _section(kind, path[0])
+    section, depth = _section(kind, path)
+    where, name = ".".join(path[:depth]), ".".join(path[: depth + 1])
     if entry["type"] == "missing":
-        fields = section.model_fields if section else {}
-        names = path[1:2] or [field for field, info in fields.items() if info.is_required()]
+        fields = section.model_fields
+        names = path[depth : depth + 1] or [field for field, info in fields.items() if info.is_required()]
         return [
-            f"{path[0]}.{field} is missing; give it as {fields[field].description} or in the config file"
+            f"{where}.{field} is missing; give it as {fields[field].description} or in the config file"
             for field in names
         ]
     if entry["type"] == "extra_forbidden":
-        parent = section if len(path) > 1 and section else kind
-        known = list(parent.model_fields)
+        known = list(section.model_fields)
         close = get_close_matches(path[-1], known, n=1)
         return [f"{name} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")]
     got = repr(entry["input"])
     rule = entry["msg"].removeprefix("Input should be").removeprefix("Value error,").strip()
     rule = "not empty" if entry["type"] in ("too_short", "string_too_short") else f"{rule[:1].lower()}{rule[1:]}"
+    if not name:
+        return [f"a config must have {rule}"]
     return [f"{name}={got if len(got) < 200 else got[:200] + '...'}, it must be {rule}"]
 
 
-def _section(kind: type[BaseModel], name: str) -> type[BaseModel] | None:
-    field = kind.model_fields.get(name)
-    annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+def _section(kind: type[BaseModel], path: Sequence[str]) -> tuple[type[BaseModel], int]:
+    """The innermost section that a path leads into, and how many parts name it: two for one of several with names."""
+    section, depth = kind, 0
+    while depth < len(path):
+        field = section.model_fields.get(path[depth])
+        annotation = field.annotation if field else None
+        parts = get_args(annotation) or (annotation,)
+        inner = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        if inner is None:
+            break
+        section, depth = inner, depth + (2 if get_origin(annotation) is dict else 1)
+    return section, min(depth, len(path))
 
 
 class _Loader(yaml.SafeLoader):

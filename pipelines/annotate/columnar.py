@@ -112,6 +112,7 @@ def _check_schema(file: InputFile, schema: pa.Schema, columns: Columns) -> FileT
             (columns.text, _is_text, "texts must be strings"),
             *((name, _is_texts, "second texts must be strings or lists of strings") for name in columns.pair),
             (columns.id, _is_id, "ids must be integers or strings"),
+            (columns.language, _is_text, "languages must be strings"),
         )
         if name is not None and not fits(found[name])
     ]

@@ -27,6 +27,7 @@ class Columns:
         pair: Second texts of tasks that read two, strings or lists of strings.
         id: Record ids, integers or strings; made from file and row where None.
         keep: Columns to copy to the output.
+        language: Languages of the records, for models with thresholds by language.
         id_type: "int64" when every file's ids are integers, else "string"; `make_plan` decides it.
         keep_types: Arrow schema of `keep`, base64 of its IPC form; `make_plan` decides it.
     """
@@ -35,12 +36,13 @@ class Columns:
     pair: tuple[str, ...] = ()
     id: str | None = None
     keep: tuple[str, ...] = ()
+    language: str | None = None
     id_type: str = "string"
     keep_types: str = ""
 
     def asked(self) -> tuple[str, ...]:
         """Every column to read, each once."""
-        names = (self.text, *self.pair, self.id, *self.keep)
+        names = (self.text, *self.pair, self.id, self.language, *self.keep)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def keep_schema(self) -> pa.Schema:

@@ -22,6 +22,7 @@ class RowSettings:
     plan: GraphPlan
     text_column: str
     pair_columns: tuple[str, ...]
+    language_column: str | None
     device: str
     dtype: Literal["float32", "bfloat16"]
     threads: int
@@ -36,7 +37,10 @@ class TokeniseRows:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """K rows to one row."""
-        rows = tokenise_rows(self._preprocess, table, self._settings.text_column, self._settings.pair_columns)
+        asked = self._settings
+        rows = tokenise_rows(
+            self._preprocess, table, asked.text_column, asked.pair_columns, language_column=asked.language_column
+        )
         errors = [rows.errors.get(row) for row in range(table.num_rows)]
         carried = {
             "table": table_to_cell(table),
@@ -69,6 +73,7 @@ def annotate_dataset(
     *,
     text_column: str = "text",
     pair_column: str | Sequence[str] = (),
+    language_column: str | None = None,
     on_long: Literal["window", "truncate", "error"] = "window",
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -86,6 +91,7 @@ def annotate_dataset(
         tasks: `["NAME=MODEL,key=value", ...]` or `{"NAME": "MODEL,key=value", ...}`.
         text_column: Text to annotate.
         pair_column: Second texts, for tasks that read two: a column of strings or of lists of strings, or several.
+        language_column: Languages of the records, for models with thresholds by language; null where not known.
         on_long: What to do with texts longer than a window.
         dtype: Compute type.
         device: "auto" takes CUDA where the cluster has GPUs.
@@ -99,5 +105,5 @@ def annotate_dataset(
     plan = GraphPlan.resolve(parse_tasks(tasks), on_long=on_long, pairs=bool(pair_column))
     pools = cluster_pools(device=device, model_workers=model_workers, tokenise_workers=tokenise_workers)
     pair_columns = (pair_column,) if isinstance(pair_column, str) else tuple(pair_column)
-    settings = RowSettings(plan, text_column, pair_columns, pools.device, dtype, pools.threads)
+    settings = RowSettings(plan, text_column, pair_columns, language_column, pools.device, dtype, pools.threads)
     return two_stages(dataset, pools, (TokeniseRows, AnnotateRows), (settings,), batch_size=batch_size)

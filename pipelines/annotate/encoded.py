@@ -75,6 +75,9 @@ def encoded_to_cells(encoded: EncodedRecords) -> dict[str, pa.Array]:
         cells["second_splits"] = _cell(encoded.second_splits)
     if encoded.texts is not None:
         cells["texts"] = table_to_cell(pa.table({"text": pa.array(encoded.texts, pa.large_string())}))
+    if encoded.languages is not None:
+        languages = pa.array(encoded.languages, pa.string()).dictionary_encode()
+        cells["languages"] = table_to_cell(pa.table({"language": languages}))
     return cells
 
 
@@ -89,9 +92,12 @@ def encoded_from_cells(table: pa.Table) -> EncodedRecords:
         spans = None if offsets is None else offsets.reshape(-1, 2)
         views.append(Encodings(_values(table, f"{prefix}.ids"), _values(table, f"{prefix}.splits"), spans))
         starts.append(None if words is None else words.view(np.bool_))
-    has_texts = "texts" in table.column_names
-    texts = tuple(table_from_cell(table, "texts").column(0).to_pylist()) if has_texts else None
-    return EncodedRecords(tuple(views), tuple(starts), _values_if_any(table, "second_splits"), texts)
+    second_splits = _values_if_any(table, "second_splits")
+    texts, languages = (
+        tuple(table_from_cell(table, name).column(0).to_pylist()) if name in table.column_names else None
+        for name in ("texts", "languages")
+    )
+    return EncodedRecords(tuple(views), tuple(starts), second_splits, texts, languages)
 
 
 def _cell(values: np.ndarray) -> pa.Array:

@@ -1,18 +1,17 @@
 """The figures of a report: counts to a chart, a sentence about it, and the table under it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.annotate.charts import Bar, Bin, Part, Step, Tick, bar_chart, compact, histogram, step_chart
 from pipelines.annotate.progress import duration
 from pipelines.annotate.statistics import LENGTH_EDGES, NO_LANGUAGE, NOT_A_CODE, SCORE_EDGES, Counts, Totals
+from pipelines.page.charts import Bar, Bin, Part, Step, Tick, bar_chart, compact, histogram, step_chart
+from pipelines.page.document import MOST_TABLE_ROWS, Figure, Table, percent
 
-MOST_TABLE_ROWS = 500
 _MOST_BARS = 10
 _TIME_STEPS = 120
 _TICKS, _TICK_DISTANCE = 6, 0.12
@@ -23,47 +22,6 @@ _TROUBLE = (
     ("long", "soft", "in several windows"),
 )
 _SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells as text; the last `numbers` columns are numbers; on a narrow page it may fold, a line for each cell."""
-
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    numbers: int
-    folds: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart with its words.
-
-    Attributes:
-        title: What it shows.
-        svg: The chart; empty where there is nothing to draw.
-        note: What it says, in a sentence.
-        column: Of the output, where it shows one.
-        legend: Names and style classes of its parts.
-        table: Its numbers.
-    """
-
-    title: str
-    svg: str = ""
-    note: str = ""
-    column: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
-    table: Table | None = None
-
-
-def percent(part: float, whole: float) -> str:
-    """A share in words: 0 % and 100 % only where it is none or all."""
-    share = 100 * part / whole if whole else 0.0
-    if share and share < 0.01:
-        return "< 0.01 %"
-    if 99.99 < share < 100:
-        return "> 99.99 %"
-    return f"{share:.0f} %" if share in (0, 100) else f"{share:.2f} %" if share < 1 or share > 99 else f"{share:.1f} %"
 
 
 def span(seconds: float) -> str:

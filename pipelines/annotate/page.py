@@ -3,22 +3,27 @@
 Every text goes through `charts.escape`; a content security policy forbids whatever else a browser could fetch or run.
 """
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pipelines.annotate import figures
-from pipelines.annotate.charts import Part, escape, stacked_bar
-from pipelines.annotate.figures import Figure, Table, percent, span
+from pipelines.annotate.figures import span
 from pipelines.annotate.samples import MOST_CHARACTERS, SampleRow
 from pipelines.annotate.statistics import Totals
-
-_STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
-_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'"
+from pipelines.page.charts import Part, escape, stacked_bar
+from pipelines.page.document import (
+    MOST_TABLE_ROWS,
+    Figure,
+    Table,
+    count_of,
+    percent,
+    render_cards,
+    render_document,
+    render_legend,
+    render_table,
+    section,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +84,17 @@ def render(facts: Facts) -> str:
         "<main>",
         _facts(facts),
         _rows_bar(facts),
-        _section("Annotations", _annotations_table(facts)),
+        section("Annotations", _annotations_table(facts)),
         *(_annotation(facts, annotation) for annotation in facts.annotations),
-        _section("Length and speed", _cards([figures.lengths(facts.totals, windows), figures.speed(facts.totals)])),
+        section(
+            "Length and speed", render_cards([figures.lengths(facts.totals, windows), figures.speed(facts.totals)])
+        ),
         _languages(facts),
-        _section("Sample rows", _samples(facts.samples)) if facts.samples else "",
+        section("Sample rows", _samples(facts.samples)) if facts.samples else "",
         "</main>",
         _footer(facts),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{escape(facts.name)}: annotation report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
-    )
+    return render_document(f"{facts.name}: annotation report", body)
 
 
 def _header(facts: Facts) -> str:
@@ -106,7 +105,7 @@ def _header(facts: Facts) -> str:
     return (
         '<header><p class="kicker">xlmr annotate</p>'
         f'<div class="title"><h1>{escape(facts.name)}</h1><span class="state {state}">{state.capitalize()}</span></div>'
-        f'<p class="note">{escape(when + done)}{_count(facts.files, "input file")}</p></header>'
+        f'<p class="note">{escape(when + done)}{count_of(facts.files, "input file")}</p></header>'
     )
 
 
@@ -116,14 +115,10 @@ def _interval(start: float, end: float) -> str:
     return f"{first:{day}{clock}} to {last:{day if first.date() != last.date() else ''}{clock}} UTC"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _facts(facts: Facts) -> str:
     totals, planned = facts.totals, facts.planned_rows
     runs, seconds = len(totals.timeline.runs), totals.timeline.seconds()
-    statuses, windows = totals.statuses, _count(totals.windows, "window")
+    statuses, windows = totals.statuses, count_of(totals.windows, "window")
 
     def share(number: int) -> str:
         return percent(number, planned)
@@ -132,13 +127,13 @@ def _facts(facts: Facts) -> str:
         return kind if number else ""
 
     tiles = [
-        ("Rows planned", f"{planned:,}", f"in {_count(facts.planned_shards, 'shard')}", ""),
+        ("Rows planned", f"{planned:,}", f"in {count_of(facts.planned_shards, 'shard')}", ""),
         ("Annotated in full", f"{statuses['ok']:,}", share(statuses["ok"]), ""),
         ("Truncated", f"{statuses['truncated']:,}", share(statuses["truncated"]), tone(statuses["truncated"], "warn")),
         ("Quarantined", f"{totals.quarantined:,}", share(totals.quarantined), tone(totals.quarantined, "bad")),
         ("Empty", f"{statuses['empty']:,}", share(statuses["empty"]), ""),
         ("Tokens", f"{totals.tokens:,}", f"read as {totals.encoder_tokens:,} in {windows}", ""),
-        ("Time at work", span(seconds), f"in {_count(runs, 'run')}, start-up excluded" if runs else "", ""),
+        ("Time at work", span(seconds), f"in {count_of(runs, 'run')}, start-up excluded" if runs else "", ""),
         ("Tokens per second", f"{totals.timeline.mean():,.0f}" if seconds else "–", "through encoders", ""),
     ]
     cells = (
@@ -159,19 +154,7 @@ def _rows_bar(facts: Facts) -> str:
     ]
     parts = [Part(count, kind, f"{name}: {count:,}") for name, count, kind in entries if count > 0]
     bar = stacked_bar(parts, "Rows by status", ", ".join(part.name for part in parts) or "no rows")
-    return bar + _legend((name, kind) for name, count, kind in entries if count > 0)
-
-
-def _legend(entries: Iterable[tuple[str, str]]) -> str:
-    items = (
-        f'<li><svg aria-hidden="true"><rect class="{kind}" width="10" height="10"/></svg>{escape(name)}</li>'
-        for name, kind in entries
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
+    return bar + render_legend((name, kind) for name, count, kind in entries if count > 0)
 
 
 def _annotations_table(facts: Facts) -> str:
@@ -187,7 +170,7 @@ def _annotations_table(facts: Facts) -> str:
         for a in facts.annotations
     ]
     table = Table(("Name", "Task", "Model", "Columns", "Labels", "Window"), rows, numbers=2, folds=True)
-    return f'<div class="card">{_table(table)}</div>'
+    return f'<div class="card">{render_table(table)}</div>'
 
 
 def _languages(facts: Facts) -> str:
@@ -200,8 +183,8 @@ def _languages(facts: Facts) -> str:
         found.append(figures.trouble_by_language(source, counts))
     reasons = figures.quarantine(facts.totals)
     if len(found) == 1:
-        return _section("Truncation and quarantine", _cards([*found, reasons]) + _left_out(facts))
-    return _section("Languages", _cards(found)) + _section("Quarantine", _cards([reasons]) + _left_out(facts))
+        return section("Truncation and quarantine", render_cards([*found, reasons]) + _left_out(facts))
+    return section("Languages", render_cards(found)) + section("Quarantine", render_cards([reasons]) + _left_out(facts))
 
 
 def _annotation(facts: Facts, annotation: AnnotationFacts) -> str:
@@ -217,48 +200,17 @@ def _annotation(facts: Facts, annotation: AnnotationFacts) -> str:
     if not found:
         return ""
     title = f'{escape(annotation.name)} <span class="from">{escape(annotation.model)}</span>'
-    return _section(title, _cards(found))
-
-
-def _cards(found: Sequence[Figure | None]) -> str:
-    cards = [_card(figure) for figure in found if figure is not None]
-    return f'<div class="pair">{"".join(cards)}</div>' if cards else ""
-
-
-def _card(figure: Figure) -> str:
-    column = f" <code>{escape(figure.column)}</code>" if figure.column else ""
-    note = f'<p class="note">{escape(figure.note)}</p>' if figure.note else ""
-    legend = _legend(figure.legend) if figure.legend else ""
-    table = ""
-    if figure.table is not None and figure.table.rows:
-        table = f"<details><summary>Table</summary>{_table(figure.table)}</details>"
-    return f'<article class="card"><h3>{escape(figure.title)}{column}</h3>{note}{figure.svg}{legend}{table}</article>'
-
-
-def _table(table: Table) -> str:
-    kinds = ["dir=auto"] * (len(table.head) - table.numbers) + ["class=number"] * table.numbers
-    names = [f' data-name="{escape(name)}"' if table.folds else "" for name in table.head]
-    head = "".join(f"<th scope=col {kind}>{escape(name)}</th>" for name, kind in zip(table.head, kinds, strict=True))
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<td {kind}{name}>{escape(cell)}</td>" for cell, kind, name in zip(row, kinds, names, strict=True))
-        + "</tr>"
-        for row in table.rows
-    )
-    fold = " class=folds" if table.folds else ""
-    return (
-        f"<div class=scroll tabindex=0><table{fold}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    return section(title, render_cards(found))
 
 
 def _left_out(facts: Facts) -> str:
     if not facts.left_out:
         return ""
-    rows = facts.left_out[: figures.MOST_TABLE_ROWS]
+    files = count_of(len(facts.left_out), "file")
+    table = render_table(Table(("File", "Reason"), facts.left_out[:MOST_TABLE_ROWS], numbers=0))
     return (
-        f'<article class="card"><h3>Files left out</h3><p class="note">{_count(len(facts.left_out), "file")} could not '
-        f"be read; their rows are not among those planned.</p>{_table(Table(('File', 'Reason'), rows, numbers=0))}"
-        "</article>"
+        f'<article class="card"><h3>Files left out</h3><p class="note">{files} could not be read; their rows are not '
+        f"among those planned.</p>{table}</article>"
     )
 
 
@@ -273,7 +225,7 @@ def _samples(samples: Sequence[SampleRow]) -> str:
         )
         items.append(
             f'<li><span class="from"><bdi>{escape(row.id)}</bdi>, {escape(row.status)}, '
-            f'{_count(row.n_tokens, "token")}</span>{quote}<div class="values">{values}</div></li>'
+            f'{count_of(row.n_tokens, "token")}</span>{quote}<div class="values">{values}</div></li>'
         )
     note = f"The first rows, texts cut to {MOST_CHARACTERS} characters. They are on this page because it was asked for."
     return f'<article class="card"><p class="note">{note}</p><ol class="samples">{"".join(items)}</ol></article>'
@@ -282,7 +234,7 @@ def _samples(samples: Sequence[SampleRow]) -> str:
 def _footer(facts: Facts) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in facts.settings)
     missing = facts.totals.uncounted
-    lacking = f"<p>{_count(missing, 'shard')} of an older version without counts are left out of the charts.</p>"
+    lacking = f"<p>{count_of(missing, 'shard')} of an older version without counts are left out of the charts.</p>"
     return (
         f"<footer>{lacking if missing else ''}<p>{escape(settings)}</p>"
         f"<p>Written {facts.written:%-d %B %Y, %H:%M} UTC from the commit records of the output. "

@@ -88,19 +88,24 @@ def prepare(config: AnnotateConfig) -> Job:
         ]
         if pairs and not any(view.side == "second" for view in graph.views):
             problems.append("a pair column was given, no task reads pairs; leave it out")
+        if config.input.language_column and not any(a.task.reading.language for a in graph.annotations):
+            problems.append("a language column was given, no task has thresholds by language; leave it out or keep it")
     planned = _collect(problems, lambda: plan_inputs(config, graph))
     if planned is not None:
         problems += _plan_problems(planned[0])
     if problems or graph is None or planned is None:
         raise UsageError("\n".join(problems))
-    _warn(graph)
+    _warn(graph, config)
     plan, tokens_per_row = planned
     return Job(config, graph, plan, tokens_per_row, _fingerprint(config, graph, plan))
 
 
-def _warn(graph: GraphPlan) -> None:
+def _warn(graph: GraphPlan, config: AnnotateConfig) -> None:
     """Says what is odd about the checkpoints, before the job starts."""
     for annotation in graph.annotations:
+        if annotation.task.reading.language and config.input.language_column is None:
+            says = "has thresholds by language, those for all languages are used; name a --language-column for its own"
+            logger.warning("task %s=%s: %s", annotation.name, annotation.model, says)
         named = annotation.kind == "embedding" or getattr(annotation.task.options, "labels", None)
         for warning in Checkpoint.open(annotation.model).report.warnings:
             if not (named and "labels=" in warning):
@@ -123,7 +128,9 @@ def plan_inputs(config: AnnotateConfig, graph: GraphPlan | None) -> tuple[Plan, 
     stored = _stored_plan(output_path(config), files)
     if stored is not None:
         return stored, None
-    columns = Columns(section.text_column, section.pair_column, section.id_column, section.keep)
+    columns = Columns(
+        section.text_column, section.pair_column, section.id_column, section.keep, section.language_column
+    )
     tokens = tokens_per_row(files, columns)
     shard_rows = config.run.shard_rows
     if shard_rows is None:
@@ -205,6 +212,9 @@ def _fingerprint(config: AnnotateConfig, graph: GraphPlan, plan: Plan) -> dict[s
     model = graph.fingerprint()
     annotations = {entry["name"]: entry for entry in model.pop("annotations")}
     section = config.input.model_dump(mode="json", exclude={"paths"})
+    # Without one, jobs are those that they were before there was such a column.
+    if config.input.language_column is None:
+        del section["language_column"]
     # Of all records, a seed chooses nothing.
     section["seed"] = section["seed"] if section["sample"] < 1.0 else None
     return {

@@ -44,6 +44,7 @@ class Records:
         pairs: Second texts likewise, any number a record; None when the job reads none.
         keep: Kept columns in the job's types; None when none are kept.
         problems: Positions that cannot be used.
+        languages: Languages, None where one is not known; None when the job reads none.
     """
 
     shard: Shard
@@ -53,6 +54,7 @@ class Records:
     pairs: list[list[str] | None] | None
     keep: pa.Table | None
     problems: dict[int, Problem]
+    languages: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -165,7 +167,8 @@ class ShardReader:
             raise pa.ArrowInvalid(f"{table.num_rows} rows where {shard.row_stop - shard.row_start} were planned")
         if len(rows) != table.num_rows:
             table = table.take(pa.array(rows - shard.row_start))
-        names = dict.fromkeys(name for name in (self._columns.text, *self._columns.pair, self._columns.id) if name)
+        columns = self._columns
+        names = dict.fromkeys(name for name in (columns.text, *columns.pair, columns.id, columns.language) if name)
         problems = {
             position: _unreadable(damage.message)
             for damage in damaged
@@ -213,12 +216,13 @@ class ShardReader:
         ids = _ids(shard, rows, values, columns, problems)
         texts = _texts(values.columns[columns.text], f"column {columns.text!r}", problems)
         pairs = _second_texts(values, columns.pair, problems) if columns.pair else None
+        languages = _languages(values, columns.language, problems) if columns.language else None
         for position in problems:
             texts[position] = None
             if pairs is not None:
                 pairs[position] = None
         kept = keep.cast(columns.keep_schema()) if columns.keep else None
-        return Records(shard, rows, ids, texts, pairs, kept, problems)
+        return Records(shard, rows, ids, texts, pairs, kept, problems, languages)
 
 
 def _unreadable(message: str) -> Problem:
@@ -291,6 +295,17 @@ def _second_texts(values: Values, names: tuple[str, ...], problems: dict[int, Pr
             texts += [part for part in found if isinstance(part, str)]
         rows.append(texts)
     return rows
+
+
+def _languages(values: Values, name: str, problems: dict[int, Problem]) -> list[str | None]:
+    """The language of each row; one that is null is not known."""
+    languages: list[str | None] = []
+    for position, value in enumerate(values.columns[name]):
+        found = None if value is None else _text(value, f"column {name!r}")
+        if isinstance(found, Problem):
+            problems.setdefault(position, found)
+        languages.append(found if isinstance(found, str) else None)
+    return languages
 
 
 def _text(value: object, where: str) -> str | Problem:

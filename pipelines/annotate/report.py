@@ -152,7 +152,9 @@ def _settings(fingerprint: Any) -> tuple[tuple[str, str], ...]:
     model = fingerprint.get("model", {})
     values = {key: model.get(key) for key in ("dtype", "on_long", "results_version")} if isinstance(model, dict) else {}
     inputs = fingerprint.get("inputs", {})
-    chosen = {key: inputs.get(key) for key in ("text_column", "pair_column", "id_column", "limit", "seed")}
+    chosen = {
+        key: inputs.get(key) for key in ("text_column", "pair_column", "language_column", "id_column", "limit", "seed")
+    }
     chosen |= {"sample": inputs["sample"]} if inputs.get("sample", 1.0) != 1.0 else {}
     return tuple(
         (key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))

@@ -46,14 +46,18 @@ def parse_tasks(tasks: Sequence[str] | Mapping[str, str]) -> list[Request]:
 
 
 def tokenise_rows(
-    preprocess: Preprocessor, table: pa.Table, text_column: str, pair_columns: Sequence[str] = ()
+    preprocess: Preprocessor,
+    table: pa.Table,
+    text_column: str,
+    pair_columns: Sequence[str] = (),
+    language_column: str | None = None,
 ) -> EncodedRows:
-    """Tokenises a table; rows without a usable text are noted, not dropped.
+    """Tokenises a table; rows without a usable text are noted, not dropped. A language may be null.
 
     Raises:
         InputError: A column is missing, or one of the columns to come is there already.
     """
-    names = [text_column, *pair_columns]
+    names = [text_column, *pair_columns, *([language_column] if language_column else [])]
     missing = [name for name in names if name not in table.column_names]
     if missing:
         found = ", ".join(table.column_names)
@@ -72,13 +76,16 @@ def tokenise_rows(
     errors: dict[int, str] = {}
     for name in names:
         for row, value in enumerate(values[name]):
+            if value is None and name == language_column:
+                continue
             for part in value if isinstance(value, list) and name != text_column else [value]:
                 if code := "undecodable" if isinstance(part, bytes) else text_problem(part):
                     errors.setdefault(row, f"{code}: column {name!r}")
     usable = np.setdiff1d(np.arange(table.num_rows), list(errors))
     texts = [str(values[text_column][row]) for row in usable.tolist()]
     pairs = [_second_texts([values[name][row] for name in pair_columns]) for row in usable.tolist()]
-    kept, encoded, problems = tokenise_usable(preprocess, texts, pairs if pair_columns else None)
+    languages = [values[language_column][row] for row in usable.tolist()] if language_column else None
+    kept, encoded, problems = tokenise_usable(preprocess, texts, pairs if pair_columns else None, languages)
     errors |= {int(usable[position]): f"{problem.code}: {problem.message}" for position, problem in problems.items()}
     return EncodedRows(table, errors, usable[kept], encoded)
 

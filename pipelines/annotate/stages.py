@@ -130,7 +130,8 @@ class TokeniseStage:
         chosen = np.array([row for row in range(len(records)) if row not in records.problems], dtype=np.int64)
         texts = [records.texts[row] or "" for row in chosen.tolist()]
         pairs = None if records.pairs is None else [records.pairs[row] or [] for row in chosen.tolist()]
-        usable, encoded, problems = tokenise_usable(self._preprocess, texts, pairs)
+        languages = None if records.languages is None else [records.languages[row] for row in chosen.tolist()]
+        usable, encoded, problems = tokenise_usable(self._preprocess, texts, pairs, languages)
         records.problems.update({int(chosen[position]): problem for position, problem in problems.items()})
         return EncodedShard(records, chosen[usable], encoded)
 

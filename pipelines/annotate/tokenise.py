@@ -9,7 +9,10 @@ from xlmr_core.graph import EncodedRecords, Preprocessor
 
 
 def tokenise_usable(
-    preprocess: Preprocessor, texts: Sequence[str], pairs: Sequence[Sequence[str]] | None
+    preprocess: Preprocessor,
+    texts: Sequence[str],
+    pairs: Sequence[Sequence[str]] | None,
+    languages: Sequence[str | None] | None = None,
 ) -> tuple[np.ndarray, EncodedRecords, dict[int, Problem]]:
     """Tokenises all texts at once, or, when that raises, those that can be tokenised alone.
 
@@ -19,6 +22,7 @@ def tokenise_usable(
         preprocess: Tokenises.
         texts: R texts.
         pairs: The second texts of each, for tasks that read them.
+        languages: The language of each, for tasks that ask for it.
 
     Returns:
         Positions of the usable texts (U,), int64; their tokens; and for the other positions the Problem.
@@ -27,7 +31,7 @@ def tokenise_usable(
         RuntimeError: The tokenizer raised for all texts together and for none alone.
     """
     usable = np.arange(len(texts), dtype=np.int64)
-    together = _attempt(preprocess, texts, pairs)
+    together = _attempt(preprocess, texts, pairs, languages)
     if isinstance(together, EncodedRecords):
         return usable, together, {}
     problems = {
@@ -38,18 +42,22 @@ def tokenise_usable(
     usable = np.setdiff1d(usable, list(problems))
     chosen = [texts[position] for position in usable.tolist()]
     chosen_pairs = None if pairs is None else [pairs[position] for position in usable.tolist()]
-    encoded = _attempt(preprocess, chosen, chosen_pairs)
+    chosen_languages = None if languages is None else [languages[position] for position in usable.tolist()]
+    encoded = _attempt(preprocess, chosen, chosen_pairs, chosen_languages)
     if isinstance(encoded, BaseException):
         raise RuntimeError("the tokenizer raised for all texts together and for none alone") from encoded
     return usable, encoded, problems
 
 
 def _attempt(
-    preprocess: Preprocessor, texts: Sequence[str], pairs: Sequence[Sequence[str]] | None
+    preprocess: Preprocessor,
+    texts: Sequence[str],
+    pairs: Sequence[Sequence[str]] | None,
+    languages: Sequence[str | None] | None = None,
 ) -> EncodedRecords | BaseException:
     """The tokens, or what was raised instead."""
     try:
-        return preprocess(texts, pairs)
+        return preprocess(texts, pairs, languages)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library's panics are no Exceptions

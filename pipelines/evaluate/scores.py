@@ -1,38 +1,27 @@
 """Predictions of a model beside the gold values of examples, counted for each language.
 
-The model answers as it does in a job: long texts in windows, entities on whole words. A record that it cannot read
-counts as one without an answer. Nothing but counts is kept.
+A record that the model cannot read counts as one without an answer. Nothing but counts is kept, of translations their
+vectors in a file.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import islice
-from typing import Any, Protocol, Self
+from typing import Any
 
-from pipelines.finetune.examples import Example, WordLabels
-from xlmr_core.errors import TaskError
-from xlmr_core.graph import Annotations, GraphPlan, ModelGraph, Preprocessor, Request
-from xlmr_core.metrics import Accuracy, Classification, EntityScores, MultiLabel, QuestionAnswering, Regression
-from xlmr_core.metrics.entities import spans_of_tags
-from xlmr_core.tasks.classify import Classify
-from xlmr_core.tasks.columns import to_list
+from pipelines.evaluate.asking import ask_portion, evaluation_plan
+from pipelines.evaluate.measures import Measure, measure_of
+from pipelines.evaluate.vectors import VectorPairs
+from pipelines.finetune.examples import Example
+from xlmr_core.graph import ModelGraph, Preprocessor
+from xlmr_core.metrics import EntityScores, QuestionAnswering
+from xlmr_core.metrics.answers import Rules
+
+__all__ = ["Examination", "Scores", "evaluation_plan", "portions", "score"]
 
 _PORTION = 256
-# What answers are asked for: entities that are words, one answer that may be none.
-_OPTIONS: Mapping[str, Mapping[str, object]] = {
-    "token-classification": {"aggregation": "first"},
-    "question-answering": {"impossible": True},
-}
-
-
-class Counts(Protocol):
-    """An accumulator of `xlmr_core.metrics`."""
-
-    def merge(self, other: Self) -> Self:
-        """Both together."""
-
-    def result(self) -> dict[str, float]:
-        """The measures."""
+LabelScores = dict[str, dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -42,133 +31,140 @@ class Scores:
     Attributes:
         by_language: The counts of each language; "" where the data names none.
         unread: Records that the model cannot read, by reason.
+        shown: Measures that matter most, the first one above all.
     """
 
     by_language: dict[str, Any] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
 
     def measures(self) -> dict[str, dict[str, float]]:
         """Measures of each language."""
         return {language: counts.result() for language, counts in sorted(self.by_language.items())}
 
     def together(self) -> dict[str, float]:
-        """Measures of all records, whatever their language."""
-        first, *rest = self.by_language.values()
-        for counts in rest:
-            first = first.merge(counts)
-        whole: dict[str, float] = first.result()
-        return whole
+        """Measures of all records, whatever their language; nothing for no records."""
+        return self.whole.result() if self.by_language else {}
+
+    @property
+    def whole(self) -> Any:
+        """The counts of all records."""
+        return reduce(lambda one, other: one.merge(other), map(_without_language, self.by_language.values()))
+
+    def labels(self) -> LabelScores:
+        """`precision`, `recall`, `f1` and `support` of each label, over all records; nothing where there are none."""
+        return _by_label(self.whole) if self.by_language else {}
+
+    def labels_by_language(self) -> dict[str, LabelScores]:
+        """The same for each language."""
+        return {language: _by_label(counts) for language, counts in sorted(self.by_language.items())}
+
+    def confusions(self) -> Mapping[tuple[str, str], int]:
+        """How often (gold, predicted) occurred, over all records; nothing where a record has no single label."""
+        whole = self.whole if self.by_language else None
+        found: Mapping[tuple[str, str], int] = getattr(getattr(whole, "labels", whole), "confusions", {})
+        return found
 
 
-def score(model: str, task: str, examples: Iterable[Example], *, device: str = "cpu") -> Scores:
+def _without_language(counts: Any) -> Any:
+    """Counts that can be merged with those of other languages: what is counted already stays as it is."""
+    return replace(counts, rules="squad", language=None) if isinstance(counts, QuestionAnswering) else counts
+
+
+def _by_label(counts: Any) -> LabelScores:
+    if isinstance(counts, EntityScores):
+        return counts.by_type()
+    found: LabelScores = counts.by_label() if hasattr(counts, "by_label") else {}
+    return found
+
+
+class Examination:
+    """One model, asked portion by portion.
+
+    Args:
+        graph: The model, ready to compute, of an `evaluation_plan`.
+        task: Of the examples.
+        rules: Of answers to questions.
+    """
+
+    def __init__(self, graph: ModelGraph, task: str, *, rules: Rules = "squad_v2") -> None:
+        self._graph, self._task, self._rules = graph, task, rules
+        self._preprocess = Preprocessor(graph.plan)
+        self._measure: Measure | None = None
+        self._scores = Scores()
+
+    def add(self, portion: Sequence[Example]) -> None:
+        """Asks about examples and counts what is right.
+
+        Raises:
+            XLMRError: The examples' gold values are of another kind than the model's answers.
+        """
+        if self._measure is None:
+            self._measure = measure_of(self._task, self._graph.plan, portion, self._rules)
+            self._scores.shown = self._measure.shown
+        if self._task == "embedding":
+            portion = self._with_counterpart(portion)
+        if not portion:
+            return
+        answers = ask_portion(self._graph, self._preprocess, self._task, portion)
+        for error in answers.annotations.failed.values():
+            self._leave_out(error.code, 1)
+        columns = self._measure.columns(portion, answers)
+        rows: dict[str, list[int]] = {}
+        for row, example in enumerate(portion):
+            rows.setdefault(example.language, []).append(row)
+        for language, of_language in rows.items():
+            if language not in self._scores.by_language:
+                self._scores.by_language[language] = self._measure.counts(language)
+            self._measure.add(self._scores.by_language[language], columns, of_language)
+
+    def _with_counterpart(self, portion: Sequence[Example]) -> list[Example]:
+        """Examples whose first second text belongs to them."""
+        numbers: list[Any] = [example.gold for example in portion]
+        kept = [example for example, of_texts in zip(portion, numbers, strict=True) if of_texts[0] > 0]
+        self._leave_out("no_positive", len(portion) - len(kept))
+        return kept
+
+    def _leave_out(self, code: str, count: int) -> None:
+        if count:
+            self._scores.unread[code] = self._scores.unread.get(code, 0) + count
+
+    def finish(self) -> Scores:
+        """What was counted."""
+        found = self._scores.by_language
+        for language, counts in found.items():
+            if isinstance(counts, VectorPairs):
+                found[language] = counts.retrieval()
+        return self._scores
+
+
+def portions(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """The examples, some hundred at a time."""
+    source = iter(examples)
+    while portion := list(islice(source, _PORTION)):
+        yield portion
+
+
+def score(
+    model: str, task: str, examples: Iterable[Example], *, device: str = "cpu", graph: ModelGraph | None = None
+) -> Scores:
     """Asks a model about examples and counts what is right.
 
     Args:
         model: A checkpoint with a head for the task.
-        task: "sequence-classification", "token-classification", "question-answering" or "multiple-choice".
+        task: Of the examples, any but "causal-lm".
         examples: Checked already.
         device: Where the model runs.
+        graph: The model, ready to compute, of an `evaluation_plan`; default: it is loaded.
 
     Raises:
         XLMRError: The model has no such head, or knows labels that the examples do not have the kind of.
     """
-    scores, source, graph = Scores(), iter(examples), None
-    while portion := list(islice(source, _PORTION)):
-        pairs = [list(example.second) for example in portion] if portion[0].second else None
-        if graph is None:
-            request = Request("task", model, {"task": task, **_OPTIONS.get(task, {})})
-            plan = GraphPlan.resolve([request], pairs=pairs is not None)
-            preprocess, graph = Preprocessor(plan), ModelGraph(plan, device=device)
-            _check(plan, portion)
-        answers = graph(preprocess([example.text for example in portion], pairs))
-        for error in answers.failed.values():
-            scores.unread[error.code] = scores.unread.get(error.code, 0) + 1
-        _count(plan, portion, answers, scores)
-    return scores
-
-
-def _check(plan: GraphPlan, examples: Sequence[Example]) -> None:
-    """Raises where gold values are of another kind than what the head says."""
-    task = plan.annotations[0].task
-    gold = examples[0].gold
-    if isinstance(gold, WordLabels) and not any(label and label[1:2] in "-_" for label in gold.labels if label != "O"):
-        labels = ", ".join(sorted({label for label in gold.labels if label})[:5])
-        raise TaskError(
-            f"labels {labels} are no tags of entities (B-X, I-X); labels of single words are not scored yet"
-        )
-    if isinstance(task, Classify):
-        wanted = {"single_label_classification": str, "multi_label_classification": tuple}.get(task.problem_type, float)
-        if not isinstance(gold, wanted):
-            rule = f"the model is for {task.problem_type}; name the problem type of the data, or another model"
-            raise TaskError(f"the gold value of {examples[0].source} is a {type(gold).__name__}, {rule}")
-
-
-def _count(plan: GraphPlan, examples: Sequence[Example], answers: Annotations, scores: Scores) -> None:
-    """Adds predictions to the counts of their languages."""
-    predicted = _predictions(plan, examples, answers)
-    by_language: dict[str, list[int]] = {}
-    for row, example in enumerate(examples):
-        by_language.setdefault(example.language, []).append(row)
-    for language, rows in by_language.items():
-        counts = scores.by_language.setdefault(language, _counts(plan, examples[0]))
-        counts.add(*([side[row] for row in rows] for side in predicted))
-
-
-def _counts(plan: GraphPlan, example: Example) -> Any:
-    match plan.annotations[0].kind, example.gold:
-        case "sequence-classification", str():
-            return Classification()
-        case "sequence-classification", tuple():
-            return MultiLabel()
-        case "sequence-classification", _:
-            return Regression()
-        case "token-classification", _:
-            return EntityScores()
-        case "question-answering", _:
-            return QuestionAnswering("squad_v2")
-        case "multiple-choice", _:
-            return Accuracy()
-    raise TaskError(f"task {plan.annotations[0].kind!r} is not scored yet")
-
-
-def _predictions(plan: GraphPlan, examples: Sequence[Example], answers: Annotations) -> tuple[list[Any], list[Any]]:
-    """Gold values and predictions of all examples, in the form that the counts take."""
-    columns = {name: iter(to_list(column)) for name, column in answers.columns.items()}
-    there = answers.annotated.tolist()
-
-    def of(column: str, nothing: object) -> list[Any]:
-        values = columns[f"task_{column}"]
-        return [next(values) if annotated else nothing for annotated in there]
-
-    gold: list[Any] = [example.gold for example in examples]
-    match plan.annotations[0].kind, gold[0]:
-        case "sequence-classification", str():
-            return gold, of("label", "")
-        case "sequence-classification", tuple():
-            return gold, of("labels", ())
-        case "sequence-classification", _:
-            return gold, of("score", 0.0)
-        case "token-classification", _:
-            found = of("entities", ())
-            return [_entities(value) for value in gold], [[_place(entity) for entity in row] for row in found]
-        case "question-answering", _:
-            texts = [[row.text[first:last] for first, last in spans] for row, spans in zip(examples, gold, strict=True)]
-            return texts, [_answer(example, row) for example, row in zip(examples, of("answers", ()), strict=True)]
-        case _:
-            return gold, of("choice", None)
-
-
-def _entities(gold: Any) -> list[tuple[int, int, str]]:
-    """Entities of words with tags, or as they are, by their places in the text."""
-    if not isinstance(gold, WordLabels):
-        return list(gold)
-    tags = [label or "O" for label in gold.labels]
-    return [(gold.spans[first][0], gold.spans[last - 1][1], name) for first, last, name in spans_of_tags(tags)]
-
-
-def _place(entity: Mapping[str, Any]) -> tuple[int, int, str]:
-    return entity["start"], entity["end"], entity["label"]
-
-
-def _answer(example: Example, answers: Sequence[Mapping[str, Any]]) -> str:
-    return example.text[answers[0]["start"] : answers[0]["end"]] if answers else ""
+    examination = None
+    for portion in portions(examples):
+        if examination is None:
+            if graph is None:
+                graph = ModelGraph(evaluation_plan(model, task, pairs=bool(portion[0].second)), device=device)
+            examination = Examination(graph, task)
+        examination.add(portion)
+    return examination.finish() if examination else Scores()

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
-from pipelines.config import AnnotateConfig, ConfigError, is_override, load_config
+from pipelines.config import AnnotateConfig, ConfigError, Section, is_override, load_config
 
 MINIMAL = {"input.paths": ["corpus"], "output.path": "out"}
 
@@ -18,6 +19,15 @@ def test_later_sources_win(tmp_path: Path):
     config = load_config(AnnotateConfig, file=file, options=options, overrides=["run.shard_rows=30"])
     assert (config.input.paths, config.input.seed, config.input.limit) == (("a", "b"), 1, 6)
     assert (config.run.shard_rows, config.input.sample) == (30, 1.0)
+
+
+def test_a_base_says_what_the_file_does_not(tmp_path: Path):
+    base, file = tmp_path / "base.yaml", tmp_path / "job.yaml"
+    base.write_text("input: {paths: [a], limit: 5, seed: 1}\noutput: {path: out}\nrun: {shard_rows: 10}\n")
+    file.write_text("input: {limit: 6}\nrun: {shard_rows: 20}\n")
+    config = load_config(AnnotateConfig, base=base, file=file, overrides=["run.shard_rows=30"])
+    assert (config.input.paths, config.input.seed, config.input.limit) == (("a",), 1, 6)
+    assert (config.output.path, config.run.shard_rows) == ("out", 30)
 
 
 def test_overrides_are_read_by_the_type_of_their_field():
@@ -50,6 +60,44 @@ def test_all_problems_come_at_once_with_the_users_names():
     assert "input.limit='0', it must be greater than or equal to 1" in text
     assert "'run.nothing', it must look like section.field=value" in text
     assert "output.path is missing; give it as --output DIRECTORY" in text
+
+
+class Inner(Section):
+    scale: float = 1.0
+
+
+class Outer(Section):
+    inner: Inner = Inner()
+
+
+class Nested(Section):
+    outer: Outer | None = None
+    heads: dict[str, Outer] = Field(default_factory=dict)
+
+
+def test_sections_of_sections_are_set_and_named_by_more_dots(tmp_path: Path):
+    (tmp_path / "empty.yaml").write_text("outer:\n")
+    words = ["outer.inner.scale=2", "heads.topic.inner.scale=3"]
+    config = load_config(Nested, file=tmp_path / "empty.yaml", overrides=words)
+    assert config.outer is not None
+    assert (config.outer.inner.scale, config.heads["topic"].inner.scale) == (2.0, 3.0)
+    assert all(is_override(Nested, word) for word in words)
+    wrong = ["outer.inner.scale=x", "outer.inner.scal=1", "heads.topic.inner.scale=y", "heads.topic.iner=1"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(Nested, overrides=[*wrong, "outer.inner.scale.a.b=1"])
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("override 'outer.inner.scale.a.b=1', it must look like")
+    for line, start in zip(
+        lines[1:],
+        [
+            "outer.inner.scale='x', it must be",
+            "outer.inner.scal is unknown; did you mean 'scale'?",
+            "heads.topic.inner.scale='y', it must be",
+            "heads.topic.iner is unknown; did you mean 'inner'?",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ class Panic(BaseException):
 class Fragile(Preprocessor):
     """Panics at "!"."""
 
-    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> EncodedRecords:
-        if any("!" in text for text in [*texts, *(pairs or [])]):
+    def __call__(self, texts: Sequence[str], *others: Sequence[str] | None) -> EncodedRecords:
+        if any("!" in text for text in texts):
             raise Panic("with words of a user")
-        return super().__call__(texts, pairs)
+        return super().__call__(texts, *others)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,10 @@ def test_a_text_that_makes_the_tokenizer_panic_spoils_only_itself(plan: GraphPla
 
 def test_a_tokenizer_that_fails_at_no_text_alone_is_an_error(plan: GraphPlan):
     class Crowded(Preprocessor):
-        def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> EncodedRecords:
+        def __call__(self, texts: Sequence[str], *others: Sequence[str] | None) -> EncodedRecords:
             if len(texts) > 1:
                 raise Panic
-            return super().__call__(texts, pairs)
+            return super().__call__(texts, *others)
 
     with pytest.raises(RuntimeError, match="none alone"):
         tokenise_usable(Crowded(plan), ["a", "b"], None)

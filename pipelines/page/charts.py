@@ -7,8 +7,9 @@ is told by the table under it; every mark has its value as a tooltip.
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 # Control characters and lone surrogates have no place in HTML.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -16,6 +17,16 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\uff
 _ROW = 26
 _PLOT, _TOP, _BOTTOM = 150, 26, 26
 _LABEL_CELLS = 17
+# Marks differ in shape as well as in colour; drawn around (0, 0).
+Shape = Literal["circle", "diamond", "square", "triangle"]
+SHAPES: Mapping[Shape, str] = {
+    "circle": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
+    "diamond": "M0 -6.5L6.5 0L0 6.5L-6.5 0z",
+    "square": "M-4.5 -4.5H4.5V4.5H-4.5z",
+    "triangle": "M0 -6L6 5H-6z",
+}
+_CELL, _WIDEST_CELL, _MATRIX = 30, 110, 860
+_GUTTER = 132
 # Pixels for the numbers at the right of bars, which the style sheet leaves free.
 _VALUES = 118
 
@@ -62,6 +73,36 @@ class Step:
     start: float
     end: float
     value: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A mark on an axis: where, as a share of its length, which class colours it, its shape, and its name."""
+
+    at: float
+    kind: str
+    shape: Shape
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DotRow:
+    """A line of dots, with its values in words."""
+
+    label: str
+    dots: tuple[Dot, ...]
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A stretch of an axis, as shares of it, that goes through all rows, with a line at a place in it; and its name."""
+
+    start: float
+    at: float
+    end: float
+    kind: str
     name: str
 
 
@@ -167,6 +208,75 @@ def step_chart(
         )
     marks += [_limit(entry) for entry in breaks]
     return _figure("plot", _TOP + _PLOT + _BOTTOM, "".join(marks) + _axis(ticks), title, description)
+
+
+def dot_chart(
+    rows: Sequence[DotRow], ticks: Sequence[Tick], bands: Sequence[Band], title: str, description: str
+) -> str:
+    """Dots on one axis, a line for each row; several dots of a row are joined."""
+    height = len(rows) * _ROW
+    marks = [
+        f'<g><title>{escape(band.name)}</title><rect class="{band.kind} faint" x="{100 * band.start:.3f}%" y="0" '
+        f'width="{100 * (band.end - band.start):.3f}%" height="{height}"/>'
+        f'<line class="{band.kind} mean" x1="{100 * band.at:.3f}%" '
+        f'x2="{100 * band.at:.3f}%" y1="0" y2="{height}"/></g>'
+        for band in bands
+    ]
+    for tick in ticks:
+        x = f"{100 * tick.at:.3f}%"
+        marks.append(f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{height}"/>')
+        marks.append(f'<text class="tick" x="{x}" y="{height + 16}">{escape(tick.text)}</text>')
+    for number, row in enumerate(rows):
+        middle, places = number * _ROW + _ROW / 2, [dot.at for dot in row.dots] or [0.0]
+        marks.append(f"<g><title>{escape(row.label)}: {escape(', '.join(dot.name for dot in row.dots))}</title>")
+        marks.append(f'<rect class="touch" x="0" y="{number * _ROW}" width="100%" height="{_ROW}"/>')
+        marks.append(f'<text class="label" x="-10" y="{middle:g}">{escape(shorten(row.label, _LABEL_CELLS))}</text>')
+        marks.append(
+            f'<line class="stem" x1="{100 * min(places):.3f}%" x2="{100 * max(places):.3f}%" y1="{middle:g}" '
+            f'y2="{middle:g}"/>'
+        )
+        # The first one lies on top.
+        for dot in reversed(row.dots):
+            marks.append(
+                f'<svg x="{100 * dot.at:.3f}%" y="{middle:g}" width="1" height="1" overflow="visible">'
+                f'<path class="{dot.kind} dot" d="{SHAPES[dot.shape]}"/></svg>'
+            )
+        marks.append(
+            f'<svg x="100%" y="{number * _ROW}" height="{_ROW}" width="1" overflow="visible">'
+            f'<text class="value" x="14" y="{_ROW / 2:g}">{escape(row.shown)}</text></svg></g>'
+        )
+    return _figure("bars dots", height + _BOTTOM, "".join(marks), title, description)
+
+
+def matrix_chart(labels: Sequence[str], counts: Sequence[Sequence[int]], title: str, description: str) -> str:
+    """A square of counts, each cell as dark as its share of its row; as wide as it must be, so that it may scroll."""
+    cell = min(_WIDEST_CELL, max(_CELL + 14, _MATRIX // max(len(labels), 1)))
+    marks = []
+    for number, label in enumerate(labels):
+        x, y = _GUTTER + (number + 0.5) * cell, _TOP + (number + 0.5) * _CELL
+        marks.append(f'<text class="tick" x="{x:g}" y="{_TOP - 10}">{escape(shorten(label, cell // 7))}</text>')
+        marks.append(f'<text class="label" x="{_GUTTER - 10}" y="{y:g}">{escape(shorten(label, _LABEL_CELLS))}</text>')
+    for row, of_row in enumerate(counts):
+        total = sum(of_row) or 1
+        for column, count in enumerate(of_row):
+            x, y, share = _GUTTER + column * cell, _TOP + row * _CELL, count / total
+            kind = "main" if row == column else "red"
+            marks.append(
+                f"<g><title>{escape(labels[row])} as {escape(labels[column])}: {count:,}, {100 * share:.1f} %</title>"
+                f'<rect class="track" x="{x:g}" y="{y:g}" width="{cell - 2:g}" height="{_CELL - 2}"/>'
+            )
+            if count:
+                marks.append(
+                    f'<rect class="{kind}" fill-opacity="{share:.3f}" x="{x:g}" y="{y:g}" width="{cell - 2:g}" '
+                    f'height="{_CELL - 2}"/><text class="{"on" if share > 0.6 else "off"}" x="{x + cell / 2 - 1:g}" '
+                    f'y="{y + _CELL / 2 - 1:g}">{compact(count)}</text>'
+                )
+            marks.append("</g>")
+    width, height = _GUTTER + len(labels) * cell, _TOP + len(labels) * _CELL
+    return (
+        f'<div class="wide" tabindex="0"><svg class="matrix" role="img" width="{width}" height="{height}">'
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(marks)}</svg></div>"
+    )
 
 
 def compact(number: float) -> str:

@@ -4,22 +4,27 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.annotate.charts import (
+from pipelines.page.charts import (
+    Band,
     Bar,
     Bin,
+    Dot,
+    DotRow,
     Part,
     Step,
     Tick,
     bar_chart,
     compact,
+    dot_chart,
     escape,
     histogram,
+    matrix_chart,
     round_steps,
     shorten,
     stacked_bar,
     step_chart,
 )
-from pipelines.annotate.figures import percent
+from pipelines.page.document import percent
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -94,3 +99,28 @@ def test_numbers_on_axes_are_short():
     assert [compact(number) for number in (0, 0.5, 950, 1_200, 35_000, 4.1e6, 2e9)] == [
         *("0", "0.5", "950", "1.2k", "35k", "4.1M", "2G")
     ]
+
+
+def test_dots_stand_where_their_values_are_and_differ_in_shape():
+    row = DotRow("de", (Dot(0.25, "main", "circle", "one 0.25"), Dot(0.5, "amber", "diamond", "two 0.5")), "0.25 · 0.5")
+    svg = dot_chart([row], [Tick(0.5, "half")], [Band(0.1, 0.2, 0.4, "main", "mean")], "title", "description")
+    assert re.findall(r'<svg x="([\d.]+)%" y="13"', svg) == ["50.000", "25.000"]
+    assert len(set(re.findall(r'class="\w+ dot" d="([^"]+)"', svg))) == 2
+    assert re.search(r'class="stem" x1="25.000%" x2="50.000%"', svg)
+    assert re.search(r'class="main faint" x="10.000%" y="0" width="30.000%"', svg)
+    assert re.search(r'class="main mean" x1="20.000%"', svg)
+    for text in ("one 0.25", "0.25 · 0.5", "half", "mean"):
+        assert text in svg
+
+
+def test_a_cell_is_as_dark_as_its_share_of_the_row():
+    svg = matrix_chart(["a", "b"], [[3, 1], [0, 0]], "title", "description")
+    assert re.findall(r'class="(\w+)" fill-opacity="([\d.]+)"', svg) == [("main", "0.750"), ("red", "0.250")]
+    assert "a as b: 1, 25.0 %" in svg
+    assert "b as b: 0, 0.0 %" in svg
+
+
+def test_dots_and_matrices_of_nothing_are_charts():
+    for svg in (dot_chart([], (), (), "t", "d"), dot_chart([DotRow("a", (), "")], (), (), "t", "d")):
+        assert svg.startswith("<svg")
+    assert "<svg" in matrix_chart([], [], "t", "d")
