@@ -34,7 +34,12 @@ def classifier(shape: dict[str, int]) -> Path:
 
 
 def random_model(
-    architecture: str, shape: dict[str, int], labels: Sequence[str] = (), *, spread: float = _SPREAD
+    architecture: str,
+    shape: dict[str, int],
+    labels: Sequence[str] = (),
+    *,
+    spread: float = _SPREAD,
+    vocabulary: int | None = None,
 ) -> Path:
     """A random checkpoint with a tokenizer.
 
@@ -45,13 +50,14 @@ def random_model(
         spread: Standard deviation of the weights times the root of the width. The usual 0.02 is 0.55 in the base
             shape, at which `<s>` is alike in all texts; at 1 and more, the tokens of one text are, as each layer
             halves what is their own, so that rounding would choose between them.
+        vocabulary: Rows of the word embedding table; default: the tokens that the tokenizer has.
 
     Returns:
         The model directory.
     """
     content = _tokenizer_json()
-    vocabulary = tokenizers.Tokenizer.from_str(content).get_vocab_size()
-    values: dict[str, Any] = shape | {"vocab_size": vocabulary, "type_vocab_size": 1}
+    rows = vocabulary or tokenizers.Tokenizer.from_str(content).get_vocab_size()
+    values: dict[str, Any] = shape | {"vocab_size": rows, "type_vocab_size": 1}
     values |= {"initializer_range": spread / shape["hidden_size"] ** 0.5}
     values |= {"max_position_embeddings": 514, "layer_norm_eps": 1e-5}
     if labels:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from benchmarks import annotate, classes, engine, heads, questions, rows, zero_shot
+from benchmarks import annotate, classes, engine, heads, pretraining, questions, rows, training, zero_shot
 from benchmarks.measure import Row, facts
 from pipelines.config import ConfigError
 
@@ -25,6 +25,11 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Say], list[Row]], Callable[[Say], list[
     questions.NAME: (lambda say: questions.run(questions.FULL, say), lambda say: questions.run(questions.QUICK, say)),
     classes.NAME: (lambda say: classes.run(classes.FULL, say), lambda say: classes.run(classes.QUICK, say)),
     zero_shot.NAME: (lambda say: zero_shot.run(zero_shot.FULL, say), lambda say: zero_shot.run(zero_shot.QUICK, say)),
+    training.NAME: (lambda say: training.run(training.FULL, say), lambda say: training.run(training.QUICK, say)),
+    pretraining.NAME: (
+        lambda say: pretraining.run(pretraining.FULL, say),
+        lambda say: pretraining.run(pretraining.QUICK, say),
+    ),
     rows.NAME: (lambda say: rows.run(rows.FULL, say), lambda say: rows.run(rows.QUICK, say)),
 }
 

@@ -4,9 +4,12 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from pipelines.finetune.curves import TRAIN, VALIDATION, WARNING
 
 logger = logging.getLogger(__name__)
 
@@ -14,26 +17,24 @@ _POLL_SECONDS = 0.5
 
 
 @contextmanager
-def follow(file: Path, steps: int) -> Iterator[None]:
-    """Logs the lines that are written to a file of metrics meanwhile.
+def follow(file: Path) -> Iterator[None]:
+    """Logs the lines that are written to a file of metrics meanwhile; warnings as such.
 
     Args:
-        file: One JSON object a line; need not exist yet.
-        steps: Of the whole run.
+        file: One JSON object a line; need not exist yet. A run that goes on may write it anew.
     """
-    stop, seen = threading.Event(), len(_lines(file))
+    stop, lines, said = threading.Event(), _NewLines(file), _Said()
+    for line in lines():
+        said.new(line)
 
     def watch() -> None:
-        nonlocal seen
-        began, first = time.monotonic(), 0
+        clock = _Clock()
         while True:
             last_look = stop.wait(_POLL_SECONDS)
-            for line in _lines(file)[seen:]:
-                metrics = json.loads(line)
-                seen += 1
-                if not first:
-                    began, first = time.monotonic(), metrics["step"]
-                logger.info("%s", describe(metrics, steps, time.monotonic() - began, metrics["step"] - first))
+            for line in lines():
+                if said.new(line):
+                    level = logging.WARNING if line.get("event") == WARNING else logging.INFO
+                    logger.log(level, "%s", describe(line, clock.left(line)))
             if last_look:
                 return
 
@@ -46,22 +47,106 @@ def follow(file: Path, steps: int) -> Iterator[None]:
         watcher.join()
 
 
-def describe(metrics: dict[str, float], steps: int, seconds: float, done: float) -> str:
+def describe(line: Mapping[str, Any], seconds_left: float | None = None) -> str:
     """A line of metrics for people.
 
     Args:
-        metrics: What was logged.
-        steps: Of the whole run.
-        seconds: Since the first line.
-        done: Steps since then.
+        line: See `curves`.
+        seconds_left: Of the run.
     """
-    left = f", {(steps - metrics['step']) * seconds / done / 60:.1f} min left" if done else ""
-    return (
-        f"step {metrics['step']:,.0f} of {steps:,} loss {metrics['loss']:.4f} "
-        f"{metrics['tokens_per_second']:,.0f} tokens/s{left}"
-    )
+    match line.get("event", TRAIN):
+        case "warning":
+            return f"step {line['step']:,}: {line['message']}"
+        case "validation":
+            return _describe_validation(line)
+        case "epoch":
+            losses = {"": line["loss"]} if "loss" in line else {g: found["loss"] for g, found in line["goals"].items()}
+            said = ", ".join(f"{goal} loss {_number(loss)}".strip() for goal, loss in losses.items())
+            return f"step {line['step']:,}: epoch {line['epoch']:,} done, {said}"
+        case _:
+            steps = line["steps"]
+            left = "" if seconds_left is None else f", {_duration(seconds_left)} left"
+            return (
+                f"step {line['step']:,} of {steps:,} ({line['step'] / steps:.0%}) loss {_number(line['loss'])} "
+                f"{line['tokens_per_second']:,.0f} tokens/s{left}"
+            )
 
 
-def _lines(file: Path) -> list[str]:
-    """Whole lines; what is being written has no end yet."""
-    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
+def _describe_validation(line: Mapping[str, Any]) -> str:
+    metric, goal = line["metric"], f" {line['goal']}" if line.get("goal") else ""
+    found = {name: value for name, value in line["languages"].items() if value is not None}
+    text = f"step {line['step']:,} validation{goal}: {metric} {_number(line['mean'].get(metric))}"
+    if len(found) > 1:
+        (lowest, least), (highest, most) = min(found.items(), key=_value), max(found.items(), key=_value)
+        text += f", mean of {len(found)} languages, {_number(least)} ({lowest}) to {_number(most)} ({highest})"
+    return text + (", the best so far" if line.get("best") else "")
+
+
+def _value(item: tuple[str, float]) -> float:
+    return item[1]
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Clock:
+    """How long a run will take, by the steps since its first line; the first of all steps are no measure."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, int] | None = None
+
+    def left(self, line: Mapping[str, Any]) -> float | None:
+        """Seconds until the end, if that can be said."""
+        if line.get("event", TRAIN) != TRAIN:
+            return None
+        now, step = time.monotonic(), line["step"]
+        if self._began is None:
+            self._began = now, step
+            return None
+        began, first = self._began
+        return (line["steps"] - step) * (now - began) / (step - first) if step > first else None
+
+
+class _Said:
+    """Which lines were said: a run that goes on takes some steps again."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...], int] = {}
+
+    def new(self, line: Mapping[str, Any]) -> bool:
+        """Whether this line was not said before; it is from now on."""
+        event = line.get("event", TRAIN)
+        about = (event, str(line.get("goal", ""))) if event == VALIDATION else (event, str(line.get("message", "")))
+        if line["step"] <= self._last.get(about, -1):
+            return False
+        self._last[about] = line["step"]
+        return True
+
+
+class _NewLines:
+    """Lines of a growing file, each once; all of them again when there is another file of that name."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._inode, self._place = file, 0, 0
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Those since the last call; what is being written has no end yet."""
+        try:
+            with self._file.open("rb") as stream:
+                status = self._file.stat()
+                if status.st_ino != self._inode or status.st_size < self._place:
+                    self._inode, self._place = status.st_ino, 0
+                stream.seek(self._place)
+                whole, newline, _ = stream.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._place += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.split(b"\n") if line]

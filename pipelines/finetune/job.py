@@ -16,23 +16,29 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor
 
-from pipelines.config import ConfigError, load_config
+from pipelines.config import ConfigError
 from pipelines.finetune.config import FinetuneConfig, RunSection
 from pipelines.finetune.follow import follow
+from pipelines.finetune.goal import Goal
+from pipelines.finetune.looking import plan_validation
 from pipelines.finetune.prepare import (
     CHECKPOINTS,
     DATA,
     MODEL,
     START,
+    VALIDATION,
     Prepared,
     clear_start,
-    plan_steps,
     prepare,
 )
-from pipelines.finetune.start import Goal, open_start, write_trained
-from pipelines.finetune.training import METRICS, Workers, train
-from pipelines.finetune.training_set import TrainingSet
+from pipelines.finetune.run import Workers
+from pipelines.finetune.schedule import plan_steps, trained_settings
+from pipelines.finetune.start import open_start, write_trained
+from pipelines.finetune.trained import adapter_base, choose_trained
+from pipelines.finetune.training import METRICS, train
+from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import XLMRError
 
 logger = logging.getLogger(__name__)
@@ -77,8 +83,7 @@ def finetune(config: FinetuneConfig) -> Trained:
             train_loop_config={
                 "config": config.model_dump(mode="json"),
                 "output": str(output),
-                "pairs": prepared.pairs,
-                "goal": prepared.goal,
+                "goals": list(prepared.goals.values()),
                 "device": device,
                 "threads": max(int(cpus), 1),
             },
@@ -93,7 +98,7 @@ def finetune(config: FinetuneConfig) -> Trained:
             ),
         )
         try:
-            with follow(output / CHECKPOINTS / METRICS, prepared.steps):
+            with follow(output / CHECKPOINTS / METRICS):
                 trainer.fit()
         except ray.train.TrainingFailedError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
@@ -106,26 +111,47 @@ def finetune(config: FinetuneConfig) -> Trained:
 
 def _worker(loop: dict[str, Any]) -> None:
     """What each worker does; number 0 writes."""
-    config = load_config(FinetuneConfig, options=_flat(loop["config"]))
+    config = FinetuneConfig.model_validate(loop["config"])
+    goals: list[Goal] = loop["goals"]
     output, device = Path(loop["output"]), torch.device(loop["device"])
     torch.set_num_threads(loop["threads"])
-    learner, plan = open_start(output / START, pairs=loop["pairs"], on_long=config.model.on_long)
+    learner, trained = open_start(output / START, goals), trained_settings(config)
+    choose_trained(learner, trained, seed=config.training.seed)
+    learner.encoder.encoder.checkpointing = config.training.gradient_checkpointing
     learner.to(device)
-    data = TrainingSet.open(output / DATA)
-    steps, settings = plan_steps(config, data, first_position=learner.encoder.config.first_position)
+    steps, settings = plan_steps(config, learner, output / DATA)
+    named = {goal.name: goal for goal in goals}
+    validation = plan_validation(config, named, settings, output / START, output / VALIDATION)
     context = get_context()
-    workers = Workers(context.get_world_rank(), context.get_world_size(), dist.all_reduce)
-    for _ in train(learner, steps, settings, output / CHECKPOINTS, workers):
+    workers = Workers(context.get_world_rank(), context.get_world_size(), _Summed(device), _gather)
+    for _ in train(learner, steps, settings, output / CHECKPOINTS, workers, validation):
         # Metrics are in the run's own file. Reporting them to Ray is a barrier of all workers that takes seconds.
         pass
     if workers.rank == 0:
-        goal: Goal = loop["goal"]
-        write_trained(output / MODEL, learner.cpu(), plan.annotations[0], goal)
+        base = None if config.model.fresh else adapter_base(trained, Checkpoint.open(config.model.path))
+        write_trained(output / MODEL, learner.cpu(), goals, tokenizer=output / START, base=base)
     dist.barrier()
 
 
-def _flat(config: dict[str, dict[str, Any]]) -> dict[str, object]:
-    return {f"{section}.{name}": value for section, values in config.items() for name, value in values.items()}
+class _Summed:
+    """Adds up a tensor over all workers, in place; wherever it is, the workers' group works on their device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, tensor: Tensor) -> None:
+        """Sums."""
+        there = tensor.to(self._device)
+        dist.all_reduce(there)
+        if there is not tensor:
+            tensor.copy_(there)
+
+
+def _gather(own: Any) -> list[Any]:
+    """One object of each worker; all of them are processes of this very run."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
 
 
 @contextmanager

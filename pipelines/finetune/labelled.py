@@ -1,9 +1,13 @@
 """From what a config says of labelled files to how they are read; apart, so that a config loads nothing that reads."""
 
-from pipelines.finetune.config import LabelledSection, Task
+from pipelines.finetune.config import LabelledSection
 from pipelines.finetune.examples import ExampleColumns, ReadSettings
+from pipelines.finetune.examples.example import Task
 
-_COLUMNS = ("text", "pair", "label", "words", "tags", "entities", "question", "answers", "language", "id")
+_COLUMNS = (
+    *("text", "pair", "label", "words", "tags", "entities", "question", "answers", "positives", "negatives"),
+    *("language", "id"),
+)
 
 
 def read_settings(section: LabelledSection, task: Task) -> ReadSettings:

@@ -1,8 +1,8 @@
 """All that happens before the first step: examples are checked to their end, cut, and laid down beside the start model.
 
 OUT/run/request.json   what was asked for; another request on the same output is refused
-OUT/run/start/         the base model with the head that is trained
-OUT/run/data/          the training set
+OUT/run/start/         the base model with the heads that are trained
+OUT/run/data/          the training set of each
 OUT/run/checkpoints/   checkpoints and metrics
 OUT/model/             the trained model, last
 """
@@ -10,22 +10,29 @@ OUT/model/             the trained model, last
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from pipelines.config import ConfigError
-from pipelines.finetune.config import FinetuneConfig
-from pipelines.finetune.examples import ExampleSummary, check_examples, open_examples
+from pipelines.finetune.config import DataSection, FinetuneConfig
+from pipelines.finetune.examples import Example, ExampleSource, ExampleSummary, check_examples, open_examples
+from pipelines.finetune.goal import Goal, goal_of
 from pipelines.finetune.labelled import read_settings
-from pipelines.finetune.start import Goal, open_start, write_start
-from pipelines.finetune.steps import Steps, StepSettings
-from pipelines.finetune.training import TrainingSettings
-from pipelines.finetune.training_set import TrainingSet, make_training_set
+from pipelines.finetune.language_model import LanguageModel
+from pipelines.finetune.schedule import trained_settings
+from pipelines.finetune.start import objective_of, write_start
+from pipelines.finetune.trained import trained_problems
+from pipelines.finetune.weights import label_weights
+from xlmr_core.checkpoint import Checkpoint
+from xlmr_core.errors import InputError, TaskError
 
 logger = logging.getLogger(__name__)
 
-REQUEST, START, DATA, CHECKPOINTS, MODEL = "run/request.json", "run/start", "run/data", "run/checkpoints", "model"
-_CHECKPOINTS, _LOG_LINES = 10, 50
+REQUEST, START, CHECKPOINTS, MODEL = "run/request.json", "run/start", "run/checkpoints", "model"
+DATA, VALIDATION = "run/data/training", "run/data/validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +41,27 @@ class Prepared:
 
     Attributes:
         output: Its directory.
-        goal: What is learnt.
-        pairs: Whether examples have second texts.
-        summaries: What was read, by name: "training" and, if there is any, "validation".
+        goals: What is learnt, by name.
+        summaries: What was read, such as "training" and "validation"; of several heads "NAME training" and so on.
         left_out: Examples that the model cannot read, by reason.
-        steps: Optimiser steps of the whole run.
     """
 
     output: Path
-    goal: Goal
-    pairs: bool
+    goals: dict[str, Goal]
     summaries: dict[str, ExampleSummary]
     left_out: dict[str, int]
-    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The files of one goal."""
+
+    section: DataSection
+    training: tuple[ExampleSource, ...]
+    validation: ExampleSource | None
+
+    def examples(self) -> Iterator[Example]:
+        return chain.from_iterable(self.training)
 
 
 def prepare(config: FinetuneConfig) -> Prepared:
@@ -61,51 +76,89 @@ def prepare(config: FinetuneConfig) -> Prepared:
     # How the work is spread may change from one start to the next.
     asked = json.loads(config.model_dump_json(exclude={"run", "output"}))
     _check_output(output, asked)
-    settings = read_settings(config.data, config.data.task)
-    sources = {"training": open_examples(config.data.train, settings)}
-    if config.data.validation:
-        sources["validation"] = open_examples(config.data.validation, settings)
-    summaries = check_examples(sources)
-    labels = summaries["training"].label_set
-    if config.data.problem_type == "regression" and config.data.task == "sequence-classification":
-        labels = ("score",)
-    problem_type = config.data.problem_type if config.data.task == "sequence-classification" else None
-    goal = Goal(config.data.task, labels, problem_type, config.model.max_length)
-    first = next(iter(sources["training"]))
-    pairs = bool(first.second)
+    base = None if config.model.fresh else Checkpoint.open(config.model.path)
+    opened = {name: _open(section) for name, section in config.goals.items()}
+    summaries = _check(opened)
+    goals = _goals(config, opened, summaries, base)
     (output / REQUEST).parent.mkdir(parents=True, exist_ok=True)
     (output / REQUEST).write_text(json.dumps(asked, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if not (output / START).exists():
-        write_start(output / START, config.model.path, goal, seed=config.training.seed)
-    _, plan = open_start(output / START, pairs=pairs, on_long=config.model.on_long)
-    left_out: dict[str, int] = {}
-    data, refused = make_training_set(plan, sources["training"])
-    for error in refused.values():
-        left_out[error.code] = left_out.get(error.code, 0) + 1
-    data.save(output / DATA)
-    _, training = plan_steps(config, data, first_position=0)
-    return Prepared(output, goal, pairs, summaries, left_out, training.steps)
+        seed, fresh = config.training.seed, config.model.fresh
+        write_start(output / START, config.model.path, list(goals.values()), seed=seed, fresh=fresh)
+    left_out: Counter[str] = Counter()
+    for name, files in opened.items():
+        objective = objective_of(output / START, goals[name])
+        data, refused = objective.training_set(files.examples())
+        left_out.update(error.code for error in refused.values())
+        data.save(output / DATA / name)
+        if isinstance(objective, LanguageModel) and files.validation is not None:
+            objective.training_set(files.validation)[0].save(output / VALIDATION / name)
+        weights = files.section.class_weights
+        if weights is not None:
+            of_labels = label_weights(weights, goals[name].labels, data.targets)
+            goals[name] = replace(goals[name], weights=tuple(of_labels.tolist()))
+    return Prepared(output, goals, summaries, dict(left_out))
 
 
-def plan_steps(config: FinetuneConfig, data: TrainingSet, *, first_position: int) -> tuple[Steps, TrainingSettings]:
-    """The steps of a run and how each is taken."""
-    training = config.training
-    cut = StepSettings(training.batch_records, training.max_tokens, training.seed)
-    steps = Steps(data, cut, first_position=first_position)
-    count = max(round(training.epochs * steps.per_epoch), 1)
-    settings = TrainingSettings(
-        steps=count,
-        learning_rate=training.learning_rate,
-        warmup_steps=round(training.warmup * count),
-        schedule=training.schedule,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        dtype=training.dtype,
-        seed=training.seed,
-        checkpoint_steps=config.run.checkpoint_steps or max(count // _CHECKPOINTS, 1),
-        log_steps=config.run.log_steps or max(count // _LOG_LINES, 1),
+def _open(section: DataSection) -> _Opened:
+    settings = read_settings(section, section.task)
+    training = [open_examples(section.train, settings)]
+    if section.parallel:
+        training.append(open_examples(section.parallel, replace(settings, format="parallel")))
+    return _Opened(
+        section, tuple(training), open_examples(section.validation, settings) if section.validation else None
     )
-    return steps, settings
+
+
+def _check(opened: dict[str, _Opened]) -> dict[str, ExampleSummary]:
+    """Reads all files to their ends.
+
+    Raises:
+        InputError: Everything that is wrong with any of them.
+    """
+    summaries: dict[str, ExampleSummary] = {}
+    problems = []
+    for name, files in opened.items():
+        sources = dict(zip(("training", "parallel"), files.training, strict=False))
+        if files.validation is not None:
+            sources["validation"] = files.validation
+        prefix = "" if len(opened) == 1 else f"{name} "
+        try:
+            found = check_examples(sources)
+        except InputError as error:
+            problems.append("\n".join(prefix + line for line in str(error).splitlines()))
+            continue
+        summaries |= {prefix + part: summary for part, summary in found.items()}
+    if problems:
+        raise InputError("\n".join(problems), code="bad_examples")
+    return summaries
+
+
+def _goals(
+    config: FinetuneConfig, opened: dict[str, _Opened], summaries: dict[str, ExampleSummary], base: Checkpoint | None
+) -> dict[str, Goal]:
+    """What is learnt.
+
+    Raises:
+        TaskError: All that does not fit the model or the tasks.
+    """
+    problems = []
+    if base is not None:
+        tasks = [section.task for section in config.goals.values()]
+        problems += trained_problems(trained_settings(config), base, tasks)
+    elif config.lora.rank is not None or config.training.freeze is not None:
+        problems.append("the encoder starts from chance, nothing of it can stay frozen; leave freeze and lora out")
+    goals = {}
+    for name, files in opened.items():
+        labels = summaries["training" if len(opened) == 1 else f"{name} training"].label_set
+        pairs = bool(next(iter(files.training[0])).second)
+        try:
+            goals[name] = goal_of(config, name, labels, base, pairs=pairs)
+        except TaskError as error:
+            problems.append(str(error))
+    if problems:
+        raise TaskError("\n".join(problems))
+    return goals
 
 
 def _check_output(output: Path, asked: dict[str, dict[str, object]]) -> None:
@@ -114,12 +167,7 @@ def _check_output(output: Path, asked: dict[str, dict[str, object]]) -> None:
         raise ConfigError(f"{output} holds a finished run; choose another output or delete it")
     if (output / REQUEST).is_file():
         before = json.loads((output / REQUEST).read_text(encoding="utf-8"))
-        changed = [
-            f"{section}.{name}"
-            for section in asked
-            for name in asked[section]
-            if before.get(section, {}).get(name) != asked[section][name]
-        ]
+        changed = list(_changes(before, asked))
         if changed:
             rule = "choose another output, delete it, or ask for the same again"
             raise ConfigError(f"{output} holds a run with other settings ({', '.join(changed)}); {rule}")
@@ -127,7 +175,16 @@ def _check_output(output: Path, asked: dict[str, dict[str, object]]) -> None:
         raise ConfigError(f"{output} is not empty and holds no run of ours; choose another output")
 
 
+def _changes(before: object, now: object, name: str = "") -> Iterator[str]:
+    """Dotted names of settings that differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name
+
+
 def clear_start(output: Path) -> None:
     """Removes what only the run itself needed; metrics and the request stay."""
-    for name in (START, DATA):
+    for name in (START, DATA, VALIDATION):
         shutil.rmtree(output / name, ignore_errors=True)

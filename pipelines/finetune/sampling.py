@@ -1,9 +1,7 @@
 """Which rows are trained on, in which order: pure functions of a seed and the number of an epoch.
 
-Letters: R rows, G groups of translations, E rows of an epoch.
+Letters: R rows, E rows of an epoch.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,57 +55,3 @@ def _deal(deck: int, first: int, last: int, seed: tuple[int, ...]) -> np.ndarray
     ]
     start = first - first // deck * deck
     return np.concatenate(decks)[start : start + last - first]
-
-
-@dataclass(frozen=True, slots=True)
-class TranslationGroups:
-    """Rows by group, for drawing translations.
-
-    Attributes:
-        rows: Rows that have a group, sorted by group.
-        starts: Group g owns `rows[starts[g]:starts[g + 1]]` (G+1,).
-        pivot: A row of the group in the pivot language (G,); -1 where it has none.
-    """
-
-    rows: np.ndarray
-    starts: np.ndarray
-    pivot: np.ndarray
-
-    @classmethod
-    def build(cls, label: np.ndarray, group: np.ndarray, pivot_label: int) -> "TranslationGroups":
-        """Indexes rows by group; `group` is -1 or 0..G-1, `pivot_label` the number of the pivot language."""
-        order = np.argsort(group, kind="stable")
-        rows = order[np.searchsorted(group[order], 0) :]
-        count = int(group.max(initial=-1)) + 1
-        starts = np.searchsorted(group[rows], np.arange(count + 1))
-        pivot = np.full(count, -1, dtype=np.int64)
-        in_pivot = rows[label[rows] == pivot_label]
-        pivot[group[in_pivot][::-1]] = in_pivot[::-1]
-        return cls(rows, starts, pivot)
-
-    def draw_partners(
-        self, anchors: np.ndarray, label: np.ndarray, group: np.ndarray, *, pivot_share: float, rng: np.random.Generator
-    ) -> np.ndarray:
-        """A translation for each anchor, in another language.
-
-        Args:
-            anchors: Row numbers (E,).
-            label: Language of each row (R,).
-            group: Group of each row (R,).
-            pivot_share: How often the partner is the row in the pivot language rather than any row of the group.
-            rng: Source of chance.
-
-        Returns:
-            Row numbers (E,); -1 where an anchor has no group, or the draw met its own language.
-        """
-        groups = np.asarray(group[anchors], dtype=np.int64)
-        grouped = groups >= 0
-        groups = np.where(grouped, groups, 0)
-        if not len(self.rows):
-            return np.full(len(anchors), -1)
-        first, stop = self.starts[groups], self.starts[groups + 1]
-        drawn = self.rows[np.minimum(first + (rng.random(len(anchors)) * (stop - first)).astype(np.int64), stop - 1)]
-        pivot = self.pivot[groups]
-        drawn = np.where((rng.random(len(anchors)) < pivot_share) & (pivot >= 0), pivot, drawn)
-        partners: np.ndarray = np.where(grouped & (label[drawn] != label[anchors]), drawn, -1)
-        return partners

@@ -1,40 +1,50 @@
-"""Which records each optimiser step sees, in which packed batches: a pure function of set, settings and step.
+"""Which records each optimiser step sees, in which packed batches: a pure function of sets, settings and step.
 
-A step's records are cut into micro-batches by their tokens alone, so the cut does not depend on how many workers there
-are; worker r of N takes micro-batches r, r + N, ... of every step. Nothing is read ahead and nothing is remembered: any
-step can be asked for first.
+A run learns from one stream of records, or from several at once; its step n is made of step n of each stream. A step's
+records are cut into micro-batches by their tokens alone, so the cut does not depend on how many workers there are;
+worker r of N takes micro-batches r, r + N, ... of every step. Nothing is read ahead and nothing is remembered: any step
+can be asked for first.
 
 Letters: R records, B of them in a micro-batch, T its tokens.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.finetune.sampling import epoch_rows
 from pipelines.finetune.training_set import TrainingSet
 from xlmr_core.batch import PackedBatch
-from xlmr_core.heads import IGNORED
-from xlmr_core.tokenization.encoding import bounds, ranges
+
+# Hides tokens of a step's records from the model, which then are its targets.
+Hide = Callable[[TrainingSet, np.random.Generator], TrainingSet]
 
 
 @dataclass(frozen=True, slots=True)
-class StepSettings:
-    """How an epoch is cut.
+class StreamSettings:
+    """How a stream is cut into steps.
 
     Attributes:
         records: Records of an optimiser step.
+        tokens: About so many tokens a step instead.
         max_tokens: Most tokens of a micro-batch, unless one record alone has more.
         seed: Of the order.
         shuffle: Whether each epoch has an order of its own; else that of the files.
+        sampling: Languages take part as their number of records to this power, see `language_probabilities`; None for
+            every record once an epoch.
+        weight: Of the stream's loss among others.
     """
 
     records: int = 32
+    tokens: int | None = None
     max_tokens: int = 4_096
     seed: int = 0
     shuffle: bool = True
+    sampling: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,89 +52,166 @@ class MicroBatch:
     """A part of a step that is computed at once.
 
     Attributes:
+        goal: Which stream it is of.
         packed: Its sequences.
         targets: What should be answered, see `TrainingSet.targets`.
         splits: Record b has the sequences splits[b] to splits[b + 1] (B+1,), int64.
-        weight: Its targets as a part of all targets of the step, over all workers.
+        language: Number of each record's language among the stream's (B,).
+        weight: What the mean over its targets counts for in the loss of the step: its share of all targets of the
+            stream in the step, over all workers, times the weight of the stream.
         seed: Of chance in the model.
     """
 
+    goal: str
     packed: PackedBatch
     targets: Tensor
     splits: Tensor
+    language: np.ndarray
     weight: float
     seed: int
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same on a device."""
+        if self.targets.device == device:
+            return self
+        packed = replace(
+            self.packed,
+            ids=self.packed.ids.to(device),
+            positions=self.packed.positions.to(device),
+            cu_seqlens=self.packed.cu_seqlens.to(device),
+        )
+        return replace(self, packed=packed, targets=self.targets.to(device), splits=self.splits.to(device))
+
+
+class Stream:
+    """The numbered steps of one goal.
+
+    Args:
+        data: What is trained on.
+        settings: How it is cut.
+        first_position: See `EncoderConfig.first_position`.
+        goal: What is learnt from it.
+        hide: For sequences that are their own targets.
+        together: Whether the loss is one of all sequences of a step, such as in-batch negatives.
+        count: What targets count together in the loss; default: one each.
+    """
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        settings: StreamSettings,
+        *,
+        first_position: int,
+        goal: str = "task",
+        hide: Hide | None = None,
+        together: bool = False,
+        count: Callable[[np.ndarray], float] | None = None,
+    ) -> None:
+        self.data, self.settings, self.goal, self.together = data, settings, goal, together
+        self._first_position, self._hide, self._count = first_position, hide, count
+        self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
+        order, bounds = self._cut_epoch(0, None)
+        self.per_epoch = len(bounds) - 1
+        self._epoch = 0, order, bounds
+
+    def records(self, step: int) -> np.ndarray:
+        """The records of a step, counted from 0 over all epochs."""
+        epoch, within = divmod(step, self.per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, *self._cut_epoch(epoch, self.per_epoch)
+        _, order, bounds = self._epoch
+        return order[bounds[within] : bounds[within + 1]]
+
+    def _cut_epoch(self, epoch: int, steps: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """The records of an epoch in order, and where in it each step begins and ends.
+
+        By tokens, every epoch has as many steps as the first, however the languages were drawn.
+        """
+        order = self._order(epoch)
+        if self.settings.tokens is None:
+            return order, np.append(np.arange(0, len(order), self.settings.records), len(order))
+        ends = np.cumsum(self.data.tokens[order])
+        steps = steps or min(max(-(-int(ends[-1]) // self.settings.tokens), 1), len(order))
+        cuts = np.searchsorted(ends, np.arange(1, steps) * (ends[-1] / steps))
+        # At least one record a step.
+        inner = np.clip(np.maximum.accumulate(cuts - np.arange(steps - 1)), 1, len(order) - steps + 1)
+        return order, np.concatenate([[0], inner + np.arange(steps - 1), [len(order)]])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        settings, count = self.settings, len(self.data)
+        if settings.sampling is not None:
+            return epoch_rows(self.data.language, alpha=settings.sampling, size=count, seed=settings.seed, epoch=epoch)
+        if not settings.shuffle:
+            return np.arange(count)
+        return np.random.default_rng((settings.seed, 5, epoch)).permutation(count)
+
+    def parts(self, step: int) -> list[tuple[TrainingSet, float]]:
+        """A step's records in parts that are computed at once, with the weight of each."""
+        data = self.data.take(self.records(step))
+        if self._hide is not None:
+            data = self._hide(data, np.random.default_rng((self.settings.seed, 7, step)))
+        parts = [data.take(records) for records in self._cut(data.tokens)]
+        counts = [self._count(part.targets) if self._count else part.target_count for part in parts]
+        total = sum(counts) or 1.0
+        return [(part, self.settings.weight * count / total) for part, count in zip(parts, counts, strict=True)]
+
+    def _cut(self, tokens: np.ndarray) -> list[np.ndarray]:
+        """Records by falling size, so that equal lengths lie together, within the budget of tokens."""
+        order = np.argsort(-tokens, kind="stable")
+        ends, parts, first, spent = np.cumsum(tokens[order]), [], 0, 0
+        while first < len(order):
+            stop = max(int(np.searchsorted(ends, spent + self.settings.max_tokens, side="right")), first + 1)
+            parts.append(order[first:stop])
+            first, spent = stop, int(ends[stop - 1])
+        return parts
+
+    def build(self, part: TrainingSet, weight: float, seed: int) -> MicroBatch:
+        """A part as tensors."""
+        return MicroBatch(
+            goal=self.goal,
+            packed=PackedBatch.from_numpy(
+                part.ids,
+                part.lengths,
+                first_position=self._first_position,
+                first_parts=part.restarts if part.restarts.any() else None,
+            ),
+            targets=torch.from_numpy(part.targets),
+            splits=torch.from_numpy(part.records),
+            language=part.language,
+            weight=weight,
+            seed=seed,
+        )
 
 
 class Steps:
     """The numbered steps of a run.
 
     Args:
-        data: What is trained on.
-        settings: How it is cut.
-        first_position: See `EncoderConfig.first_position`.
+        streams: One a goal, at least one.
     """
 
-    def __init__(self, data: TrainingSet, settings: StepSettings, *, first_position: int) -> None:
-        self.data, self.settings = data, settings
-        self._first_position = first_position
-        self._order: tuple[int, np.ndarray] | None = None
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.streams = tuple(streams)
+
+    @property
+    def together(self) -> list[Stream]:
+        """Streams whose steps have one loss as a whole, see `contrastive`."""
+        return [stream for stream in self.streams if stream.together]
+
+    def stream(self, goal: str) -> Stream:
+        """The stream of a goal."""
+        return next(stream for stream in self.streams if stream.goal == goal)
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch; the last one may have fewer records."""
-        return -(-len(self.data) // self.settings.records)
-
-    def records(self, step: int) -> np.ndarray:
-        """The records of a step, counted from 0 over all epochs."""
-        epoch, within = divmod(step, self.per_epoch)
-        first = within * self.settings.records
-        return self._epoch(epoch)[first : first + self.settings.records]
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            count = len(self.data)
-            rng = np.random.default_rng((self.settings.seed, 5, epoch))
-            self._order = epoch, rng.permutation(count) if self.settings.shuffle else np.arange(count)
-        return self._order[1]
+        """Steps in which every stream is seen whole at least once; shorter ones begin again meanwhile."""
+        return max(stream.per_epoch for stream in self.streams)
 
     def micro_batches(self, step: int, *, rank: int = 0, workers: int = 1) -> Iterator[MicroBatch]:
-        """A worker's part of a step."""
-        records = self.records(step)
-        total = max(self._targets(records), 1)
-        for number, part in enumerate(self._cut(records)):
-            if number % workers == rank:
-                yield self._build(part, self._targets(part) / total, step * 65_537 + number)
-
-    def _sequences(self, records: np.ndarray) -> np.ndarray:
-        first = self.data.records[records]
-        return ranges(first, self.data.records[records + 1] - first)
-
-    def _targets(self, records: np.ndarray) -> int:
-        """How many targets take part in the loss."""
-        rows = self.data.targets[self.data.target_rows(records, self._sequences(records))]
-        return int((rows != IGNORED).sum()) if rows.dtype == np.int64 else rows.size
-
-    def _cut(self, records: np.ndarray) -> list[np.ndarray]:
-        """Records by falling size, so that equal lengths lie together, within the budget of tokens."""
-        data = self.data
-        tokens = data.splits[data.records[records + 1]] - data.splits[data.records[records]]
-        order = np.argsort(-tokens, kind="stable")
-        ends, parts, first, spent = np.cumsum(tokens[order]), [], 0, 0
-        while first < len(order):
-            stop = max(int(np.searchsorted(ends, spent + self.settings.max_tokens, side="right")), first + 1)
-            parts.append(records[order[first:stop]])
-            first, spent = stop, int(ends[stop - 1])
-        return parts
-
-    def _build(self, records: np.ndarray, weight: float, seed: int) -> MicroBatch:
-        data, sequences = self.data, self._sequences(records)
-        lengths = data.lengths[sequences]
-        ids = data.ids[ranges(data.splits[sequences], lengths)]
-        return MicroBatch(
-            packed=PackedBatch.from_numpy(ids, lengths, first_position=self._first_position),
-            targets=torch.from_numpy(data.targets[data.target_rows(records, sequences)]),
-            splits=torch.from_numpy(bounds(data.records[records + 1] - data.records[records])),
-            weight=weight,
-            seed=seed,
-        )
+        """A worker's part of a step, of all streams whose losses add up over micro-batches."""
+        number = 0
+        for stream in (stream for stream in self.streams if not stream.together):
+            for part, weight in stream.parts(step):
+                if number % workers == rank:
+                    yield stream.build(part, weight, step * 65_537 + number)
+                number += 1

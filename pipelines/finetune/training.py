@@ -4,111 +4,52 @@ A plain function of one process; what several workers share is handed in. A run 
 batches and chance depend on its number alone, so a run that is killed and resumed equals one that was not.
 """
 
-import json
-import logging
 import math
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipelines.finetune import contrastive
+from pipelines.finetune.best import LOSS as LOSS_METRIC
+from pipelines.finetune.best import Aim
+from pipelines.finetune.by_language import TOKENS, WIDTH, language_sums
+from pipelines.finetune.checkpoints import load_best, resume, save, save_best
+from pipelines.finetune.curves import Curves
 from pipelines.finetune.learner import Learner
+from pipelines.finetune.run import Reduce, TrainingSettings, Validation, Workers, rate_at
+from pipelines.finetune.sentence_vectors import SentenceVectors
 from pipelines.finetune.steps import MicroBatch, Steps
+from pipelines.finetune.watch import Watch, WatchedGoal
 
-logger = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
-_STATE = "state.pt"
-_STEP = "step-"
-
-Schedule = Literal["linear", "cosine", "constant"]
-# Adds up tensors over all workers, in place.
-Reduce = Callable[[Tensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """The optimiser and its schedule; defaults are those of the transformers Trainer.
-
-    Attributes:
-        steps: Optimiser steps of the whole run.
-        learning_rate: Highest rate.
-        warmup_steps: Steps from 0 to that rate.
-        schedule: How it falls to 0 afterwards, if it does.
-        weight_decay: Of matrices; biases and LayerNorms have none.
-        betas, epsilon: Of Adam.
-        max_grad_norm: Gradients are clipped to this norm; 0 for not.
-        dtype: Of the matrix products; weights and optimiser stay float32.
-        seed: Of dropout.
-        checkpoint_steps: Steps between checkpoints; 0 for none but the last.
-        kept_checkpoints: So many of the newest are kept.
-        log_steps: Metrics are means over this many steps.
-    """
-
-    steps: int
-    learning_rate: float = 5e-5
-    warmup_steps: int = 0
-    schedule: Schedule = "linear"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-    checkpoint_steps: int = 0
-    kept_checkpoints: int = 2
-    log_steps: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """One of several processes that train together.
-
-    Attributes:
-        rank: Which one, counted from 0; number 0 writes.
-        count: How many.
-        reduce: Adds up a tensor over all of them, in place; None for one process.
-    """
-
-    rank: int = 0
-    count: int = 1
-    reduce: Reduce | None = None
-
-
-def rate_at(step: int, settings: TrainingSettings) -> float:
-    """Learning rate of optimiser step `step`, counted from 0, as transformers' schedulers have it."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * step / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
-    match settings.schedule:
-        case "linear":
-            return settings.learning_rate * max(1.0 - done, 0.0)
-        case "cosine":
-            return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-        case "constant":
-            return settings.learning_rate
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+# Gradients are added up over workers in portions of at most so many values, or one parameter.
+_BUCKET = 1 << 25
 
 
 def train(
-    learner: Learner, steps: Steps, settings: TrainingSettings, folder: Path, workers: Workers | None = None
-) -> Iterator[dict[str, float]]:
+    learner: Learner,
+    steps: Steps,
+    settings: TrainingSettings,
+    folder: Path,
+    workers: Workers | None = None,
+    validation: Validation | None = None,
+) -> Iterator[dict[str, Any]]:
     """Trains in place, from the newest whole checkpoint of the folder if there is one.
 
     Args:
-        learner: Gets the weights of the checkpoint.
+        learner: Gets the weights of the checkpoint, and at the end, where there is validation, the best ones.
         steps: What each step sees.
         settings: Optimiser and schedule.
-        folder: Gets `metrics.jsonl` and checkpoints.
+        folder: Gets `metrics.jsonl`, `tensorboard/` and checkpoints.
         workers: Which of several processes this is.
+        validation: When and how to measure.
 
     Yields:
-        Metrics, means over `log_steps` steps; nothing is trained until the next ones are asked for.
+        Lines of metrics, means over `log_steps` steps; nothing is trained until the next one is asked for.
 
     Raises:
         FloatingPointError: The loss is not finite; the last checkpoint is from before.
@@ -116,79 +57,143 @@ def train(
     workers = workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _optimiser(learner, settings)
-    first = _resume(learner, optimiser, folder)
+    step, state = resume(learner, optimiser, folder)
+    curves = Curves(folder / METRICS, folder / TENSORBOARD, step=step) if workers.rank == 0 else None
+    watch = _watch(steps, settings, validation, curves, state)
     learner.train()
-    window, since = _Window(), time.monotonic()
-    for step in range(first, settings.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, settings)
-        loss, tokens = _accumulate(
-            learner, steps.micro_batches(step, rank=workers.rank, workers=workers.count), settings
+    with curves or nullcontext():
+        while step < settings.steps and not watch.best.stop:
+            numbers, sums = _take(learner, optimiser, steps, step, settings, workers)
+            watch.after_step(numbers, sums)
+            step += 1
+            last = step == settings.steps
+            measured = validation is not None and (last or step % validation.every == 0)
+            if validation is not None and measured:
+                best = watch.after_validation(step, validation.look(learner, workers))
+                if best.improved and workers.rank == 0:
+                    save_best(learner, step, folder)
+            last |= watch.best.stop
+            line = None
+            if last or step % settings.log_steps == 0:
+                line = watch.write_line(step, learning_rate=rate_at(step - 1, settings), epoch=step / steps.per_epoch)
+            if step % steps.per_epoch == 0:
+                watch.end_epoch(step, step // steps.per_epoch)
+            due = settings.checkpoint_steps and step % settings.checkpoint_steps == 0
+            if workers.rank == 0 and (last or measured or due):
+                save(learner, optimiser, step, watch, folder, kept=settings.kept_checkpoints)
+            if line is not None:
+                yield line
+    # Whoever does not write may not see the files either.
+    if watch.best.step is not None and workers.rank == 0:
+        load_best(learner, watch.best.step, folder)
+
+
+def _watch(
+    steps: Steps,
+    settings: TrainingSettings,
+    validation: Validation | None,
+    curves: Curves | None,
+    state: dict[str, Any],
+) -> Watch:
+    metrics = {} if validation is None else validation.metrics
+    goals = {
+        stream.goal: WatchedGoal(
+            stream.data.languages, settings.watched(stream.goal), metrics.get(stream.goal, LOSS_METRIC)
         )
-        totals = torch.tensor([loss, tokens], dtype=torch.float64)
-        if workers.reduce is not None:
-            workers.reduce(totals)
-            _reduce_gradients(learner, workers.reduce)
-        if not math.isfinite(totals[0]):
-            raise FloatingPointError(f"loss {totals[0]} at step {step}, it must be finite; lower the learning rate")
-        limit = settings.max_grad_norm or math.inf
-        norm = nn.utils.clip_grad_norm_(learner.parameters(), limit)
-        optimiser.step()
-        optimiser.zero_grad()
-        window.add({"loss": float(totals[0]), "grad_norm": float(norm), "tokens": float(totals[1])})
-        done = step + 1
-        last = done == settings.steps
-        if workers.rank == 0 and (last or (settings.checkpoint_steps and done % settings.checkpoint_steps == 0)):
-            _save(learner, optimiser, done, folder, settings.kept_checkpoints)
-        if last or done % settings.log_steps == 0:
-            metrics = {"step": done, "learning_rate": rate_at(step, settings)} | window.close(time.monotonic() - since)
-            since = time.monotonic()
-            if workers.rank == 0:
-                with (folder / METRICS).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(metrics) + "\n")
-            yield metrics
+        for stream in steps.streams
+    }
+    return Watch(goals, Aim(greater=False) if validation is None else validation.aim, curves, state)
 
 
-def _accumulate(learner: Learner, batches: Iterable[MicroBatch], settings: TrainingSettings) -> tuple[float, float]:
-    """Gradients of a worker's part of a step; its part of the loss, and its tokens."""
+def _take(
+    learner: Learner,
+    optimiser: torch.optim.Optimizer,
+    steps: Steps,
+    step: int,
+    settings: TrainingSettings,
+    workers: Workers,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """One optimiser step; its loss and gradient norm, and its sums by goal and language, over all workers."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate_at(step, settings)
+    loss, sums = _accumulate(learner, steps, step, settings, workers)
+    if workers.reduce is not None:
+        loss, sums = _over_workers(loss, sums, workers.reduce)
+        _reduce_gradients(learner, workers.reduce)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"loss {loss} at step {step}, it must be finite; lower the learning rate")
+    norm = nn.utils.clip_grad_norm_(learner.parameters(), settings.max_grad_norm or math.inf)
+    optimiser.step()
+    optimiser.zero_grad()
+    return {"loss": loss, "grad_norm": float(norm)}, sums
+
+
+def _accumulate(
+    learner: Learner, steps: Steps, step: int, settings: TrainingSettings, workers: Workers
+) -> tuple[float, dict[str, Tensor]]:
+    """Gradients of a worker's part of a step; its part of the loss, and its sums by goal and language."""
+    loss = 0.0
+    sums = {
+        stream.goal: torch.zeros(len(stream.data.languages), WIDTH, dtype=torch.float64) for stream in steps.streams
+    }
+    for batch in steps.micro_batches(step, rank=workers.rank, workers=workers.count):
+        loss += _learn(learner, batch, settings, sums[batch.goal])
+    for stream in steps.together:
+        objective = learner.objectives[stream.goal]
+        assert isinstance(objective, SentenceVectors)
+        value, _ = contrastive.accumulate(
+            objective,
+            learner.encoder,
+            learner.heads[stream.goal],
+            stream,
+            step,
+            seed=settings.seed,
+            rank=workers.rank,
+            workers=workers.count,
+            reduce=workers.reduce,
+            bfloat16=settings.dtype == "bfloat16",
+        )
+        loss += value
+        # Such a loss is one of the step, not of its languages.
+        for part, _ in stream.parts(step)[workers.rank :: workers.count]:
+            sums[stream.goal][:, TOKENS] += torch.from_numpy(part.tokens_by_language())
+    return loss, sums
+
+
+def _learn(learner: Learner, batch: MicroBatch, settings: TrainingSettings, sums: Tensor) -> float:
+    """Adds gradients of a micro-batch, and to the sums by language; what it adds to the loss of the step."""
     device = next(learner.parameters()).device
-    loss, tokens = 0.0, 0
-    for batch in batches:
-        torch.manual_seed(settings.seed * 1_000_003 + batch.seed)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            value = learner.loss(batch) * batch.weight
-        value.backward()  # type: ignore[no-untyped-call]
-        loss += value.item()
-        tokens += len(batch.packed.ids)
-    return loss, tokens
+    torch.manual_seed(settings.seed * 1_000_003 + batch.seed)
+    on_device = batch.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+        losses = learner.losses(on_device)
+    value = losses.mean * batch.weight
+    value.backward()  # type: ignore[no-untyped-call]
+    sums += language_sums(batch, losses.of_targets, losses.counts, len(sums))
+    return value.item()
+
+
+def _over_workers(loss: float, sums: dict[str, Tensor], reduce: Reduce) -> tuple[float, dict[str, Tensor]]:
+    flat = torch.cat([torch.tensor([loss], dtype=torch.float64), *(of_goal.flatten() for of_goal in sums.values())])
+    reduce(flat)
+    parts = flat[1:].split([of_goal.numel() for of_goal in sums.values()])  # type: ignore[no-untyped-call]
+    summed = {goal: part.view(-1, WIDTH) for goal, part in zip(sums, parts, strict=True)}
+    return float(flat[0]), summed
 
 
 def _reduce_gradients(learner: nn.Module, reduce: Reduce) -> None:
-    """One sum over all workers for all gradients together; who computed nothing adds zeros."""
-    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
-    reduce(flat)
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):  # type: ignore[no-untyped-call]
-        parameter.grad = part.view_as(parameter)
-
-
-class _Window:
-    """Means since the last line of metrics."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
-
-    def add(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-
-    def close(self, seconds: float) -> dict[str, float]:
-        means = {name: total / self._count for name, total in self._sums.items()}
-        means |= {"seconds": seconds, "tokens_per_second": self._sums["tokens"] / max(seconds, 1e-9)}
-        self._sums, self._count = {}, 0
-        return means
+    """Sums over all workers, many gradients at once; who computed nothing adds zeros."""
+    bucket: list[nn.Parameter] = []
+    for parameter in (*(p for p in learner.parameters() if p.requires_grad), None):
+        size = sum(p.numel() for p in bucket)
+        if bucket and (parameter is None or size + parameter.numel() > _BUCKET):
+            flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in bucket])
+            reduce(flat)
+            for part, summed in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):  # type: ignore[no-untyped-call]
+                part.grad = summed.view_as(part)
+            bucket = []
+        if parameter is not None:
+            bucket.append(parameter)
 
 
 def _optimiser(learner: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
@@ -199,39 +204,3 @@ def _optimiser(learner: nn.Module, settings: TrainingSettings) -> torch.optim.Ad
     ]
     rate = settings.learning_rate
     return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.epsilon, fused=True)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first: a folder gets its name when everything is in it."""
-    return sorted(path for path in folder.glob(f"{_STEP}*") if (path / _STATE).is_file())
-
-
-def _resume(learner: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
-    """Loads the newest checkpoint, if there is one; how many steps it has seen."""
-    whole = checkpoints(folder)
-    if not whole:
-        return 0
-    state: dict[str, Any] = torch.load(whole[-1] / _STATE, weights_only=True, map_location="cpu")
-    learner.load_state_dict(state["learner"])
-    optimiser.load_state_dict(state["optimiser"])
-    logger.info("resumed from %s", whole[-1].name)
-    return int(state["step"])
-
-
-def _save(learner: nn.Module, optimiser: torch.optim.Optimizer, step: int, folder: Path, kept: int) -> None:
-    """Writes beside, syncs and renames, so that a kill leaves a whole checkpoint or none."""
-    draft = folder / f".{_STEP}{step:09d}.{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    with (draft / _STATE).open("wb") as file:
-        torch.save({"step": step, "learner": learner.state_dict(), "optimiser": optimiser.state_dict()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    target = folder / f"{_STEP}{step:09d}"
-    # A torn folder of that name, or one that an earlier attempt at the same step wrote.
-    shutil.rmtree(target, ignore_errors=True)
-    draft.rename(target)
-    for old in checkpoints(folder)[:-kept]:
-        shutil.rmtree(old, ignore_errors=True)
-    for torn in folder.glob(f".{_STEP}*"):
-        shutil.rmtree(torn, ignore_errors=True)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import annotate, classes, engine, heads, questions, rows, run, zero_shot
+from benchmarks import annotate, classes, engine, heads, pretraining, questions, rows, run, runs, training, zero_shot
 from benchmarks.checkpoints import LABELS, classifier, four_heads
 from benchmarks.corpus import Lengths, cut_texts
 from benchmarks.measure import Row, ratios, take_turns
@@ -133,3 +134,36 @@ def test_hidden_states_of_padded_batches_agree():
     *_, ratio, apart = classes.run(replace(classes.QUICK, shape=SHAPE, rounds=1), quiet)
     assert apart.met
     assert ratio.goal == 1.8
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch):
+    """Saves the seconds that a process needs to import transformers."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(runs, "measure", runs.main)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_contestant_runs_in_a_process_of_its_own():
+    with runs.workload("fill-mask", classifier(SHAPE), batch=2, steps=1, lengths=SHORT) as work:
+        figures = runs.measure("ours", work)
+    assert figures.rate > 0
+    assert figures.peak_bytes > 50e6
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_training_is_timed_and_weighed_beside_the_trainer():
+    found = training.run([training.Size("tiny", SHAPE, steps=2, rounds=1, batch=4, lengths=SHORT)], quiet)
+    assert [row.unit for row in found] == ["tokens/s"] * 3 + ["x"] * 2 + ["MB"] * 3
+    assert [row.goal for row in found[3:5]] == [2.0, 1.3]
+    assert all(row.value > 0 for row in found)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_pretraining_is_timed_and_weighed_beside_the_trainer():
+    size = pretraining.Size(SHAPE, steps=2, rounds=1, vocabulary=40_000, batch=4, lengths=SHORT)
+    found = pretraining.run(size, quiet)
+    assert [row.unit for row in found] == ["tokens/s"] * 2 + ["x"] + ["MB"] * 2 + ["x"]
+    assert [row.goal for row in found[2:]] == [2.0, None, None, 0.5]
+    assert all(row.value > 0 for row in found)

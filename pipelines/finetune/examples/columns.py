@@ -14,7 +14,7 @@ _TEXTS = ("text", "sentence", "content", "document", "review", "review_body", "t
 _LABELS = ("label", "labels", "category", "topic", "class", "gold_label", "intent", "sentiment", "emotion")
 _SCORES = ("score", "scores", "similarity", "similarity_score", "relevance", "rating", "stars")
 _FIRST = ("anchor", "query", "question", "premise", "sentence1", "text1", "text")
-_SECOND = ("hypothesis", "sentence2", "question2", "text2", "text_pair", "pair", "second")
+_SECOND = ("hypothesis", "hypo", "sentence2", "question2", "text2", "text_pair", "pair", "second")
 # Columns that hold one choice each: a stem and a number or letter.
 _NUMBERED = re.compile(r"(choice|option|ending|answer|solution|sol|alternative)[_ ]?(\d{1,2}|[A-Ea-e])")
 # The usual names of each role, by task; the first role that a record cannot do without is checked in `_missing`.
@@ -51,7 +51,8 @@ _NAMES: dict[Task, dict[str, tuple[str, ...]]] = {
         }
         for task in ("rerank", "similarity", "embedding")
     },
-    "fill-mask": {"text": _TEXTS},
+    "fill-mask": {"text": _TEXTS, "pair": ("translation",)},
+    "causal-lm": {"text": _TEXTS},
 }
 
 
@@ -183,7 +184,7 @@ def _missing(found: FoundColumns, task: Task) -> list[str]:
             wanted += [(has("label") or has("positives") or task == "embedding", "label")]
         case "sequence-classification":
             wanted = [(has("text"), "text"), (has("label"), "label")]
-        case "fill-mask":
+        case "fill-mask" | "causal-lm":
             wanted = [(has("text"), "text")]
     return [_option(role) for there, role in wanted if not there]
 

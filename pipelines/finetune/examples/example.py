@@ -15,6 +15,7 @@ Task = Literal[
     "similarity",
     "embedding",
     "fill-mask",
+    "causal-lm",
 ]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 # Places shown for each kind of problem or notice.
@@ -47,7 +48,7 @@ class WordLabels:
 #   question-answering       spans of the answers in the text, which is the context; none where it holds no answer
 #   multiple-choice          number of the right second text, counted from 0
 #   rerank, similarity, embedding    a number for each second text
-#   fill-mask                None
+#   fill-mask, causal-lm     None
 Gold = str | float | WordLabels | tuple[str, ...] | tuple[float, ...] | tuple[Entity, ...] | tuple[Span, ...] | None
 
 

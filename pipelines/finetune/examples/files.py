@@ -165,7 +165,7 @@ def _plain_format(file: InputFile, format: str, task: Task, *, named: bool) -> s
     For tagging it is CoNLL, unless its first line has one column: a list of labels. Otherwise text alone has no labels.
     """
     if task != "token-classification":
-        return format if named or format == "tsv" or task == "fill-mask" else None
+        return format if named or format == "tsv" or task in ("fill-mask", "causal-lm") else None
     with ForwardStream(file) as stream:
         lines = stream.read(_HEAD_BYTES).lstrip().splitlines()
     return "conll" if named or (lines and len(lines[0].split()) > 1) else None

@@ -67,9 +67,14 @@ def label_order(names: Iterable[str]) -> tuple[str, ...]:
     Names are tags only when each is "O" or has a prefix, so that a class called "B-movie" stays where it was.
     """
     unique = set(names)
-    if unique - {"O"} and all(name == "O" or _is_tag(name) for name in unique):
+    if is_tag_set(unique):
         return tuple(sorted(unique, key=lambda name: (name != "O", name[2:], _ORDER.find(name[0]), name)))
     return tuple(sorted(unique))
+
+
+def is_tag_set(names: set[str]) -> bool:
+    """Whether labels mark entities: each is "O" or has a prefix, and not all are "O"."""
+    return bool(names - {"O"}) and all(name == "O" or _is_tag(name) for name in names)
 
 
 def _is_tag(name: str) -> bool:

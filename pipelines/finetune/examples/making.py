@@ -50,6 +50,7 @@ class ExampleMaker:
             "similarity": self._relevance,
             "embedding": self._relevance,
             "fill-mask": self._alone,
+            "causal-lm": self._alone,
         }[settings.task]
 
     def __call__(self, row: Row) -> Example | Rejected:
@@ -104,7 +105,9 @@ class ExampleMaker:
         return text_of(*self._value(row, "text"))
 
     def _alone(self, row: Row, source: str) -> _Made:
-        return self._text(row), (), None
+        # A translation, for masked language models.
+        second = (text_of(*self._value(row, "pair")),) if self._has("pair") else ()
+        return self._text(row), second, None
 
     def _classification(self, row: Row, source: str) -> _Made:
         second = (text_of(*self._value(row, "pair")),) if self._has("pair") else ()

@@ -116,6 +116,11 @@ def _pairs(inputs: Sequence[str | os.PathLike[str]]) -> list[ExampleFile]:
         raise InputError(f"{what}, they must be single files, two by two; name first, second, ...", code="bad_input")
     files = [one for (one,) in found]
     return [
-        ExampleFile(first, "parallel", language_of(first.path), "", aligned=second)
+        ExampleFile(first, "parallel", _language_of_pair(first.path, second.path), "", aligned=second)
         for first, second in zip(files[::2], files[1::2], strict=True)
     ]
+
+
+def _language_of_pair(first: str, second: str) -> str:
+    """Both languages, such as "en-fr", for pairs are drawn by both; one where only that file's name tells."""
+    return "-".join(language for language in (language_of(first), language_of(second)) if language)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.finetune.sampling import TranslationGroups, epoch_rows, language_probabilities
+from pipelines.finetune.sampling import epoch_rows, language_probabilities
 
 counts_of_languages = st.lists(st.integers(0, 1000), min_size=1, max_size=20).filter(any)
 
@@ -41,30 +41,3 @@ def test_every_row_comes_up_before_one_of_its_language_repeats():
     for language in range(3):
         counts = np.bincount(seen, minlength=60)[language == LABEL]
         assert counts.max() - counts.min() <= 1
-
-
-def test_partners_are_translations_in_another_language():
-    label, group = np.array([0, 1, 2, 0, 1, 0, 0]), np.array([0, 0, 0, 1, 1, -1, 2])
-    groups = TranslationGroups.build(label, group, pivot_label=2)
-    anchors = np.tile(np.arange(7), 50)
-    partners = groups.draw_partners(anchors, label, group, pivot_share=0.5, rng=np.random.default_rng(0))
-    found = partners >= 0
-    assert (group[partners[found]] == group[anchors[found]]).all()
-    assert (label[partners[found]] != label[anchors[found]]).all()
-    assert set(anchors[found]) == {0, 1, 2, 3, 4}
-    assert {1, 2} <= set(partners[anchors == 0])
-
-
-def test_the_pivot_is_drawn_as_often_as_asked():
-    label, group = np.arange(100) % 10, np.arange(100) // 10
-    groups = TranslationGroups.build(label, group, pivot_label=0)
-    anchors = np.repeat(np.arange(1, 10), 1000)
-    partners = groups.draw_partners(anchors, label, group, pivot_share=1.0, rng=np.random.default_rng(0))
-    assert set(label[partners]) == {0}
-
-
-def test_data_without_translations_has_no_partners():
-    label, group = np.zeros(4, dtype=int), np.full(4, -1)
-    groups = TranslationGroups.build(label, group, pivot_label=0)
-    drawn = groups.draw_partners(np.arange(4), label, group, pivot_share=0.5, rng=np.random.default_rng(0))
-    assert drawn.tolist() == [-1] * 4

@@ -9,10 +9,14 @@ import pytest
 import torch
 import transformers
 
+from pipelines.finetune.checkpoints import checkpoints
+from pipelines.finetune.goal import Goal
 from pipelines.finetune.learner import Learner
-from pipelines.finetune.steps import Steps, StepSettings
-from pipelines.finetune.training import TrainingSettings, Workers, checkpoints, rate_at, train
-from pipelines.finetune.training_set import make_training_set
+from pipelines.finetune.run import TrainingSettings, Workers, rate_at
+from pipelines.finetune.start import open_start
+from pipelines.finetune.steps import Steps, Stream, StreamSettings
+from pipelines.finetune.supervised import Supervised
+from pipelines.finetune.training import train
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import encoder_file_names, head_file_names
 from xlmr_core.graph import GraphPlan, Request
@@ -87,6 +91,14 @@ def case(kind, make_checkpoint, lines):
         case "multiple-choice":
             directory = make_checkpoint("XLMRobertaForMultipleChoice", **NO_DROPOUT)
             return directory, [Example(text, n % 2, (lines[n - 1][:20], "nein")) for n, text in enumerate(lines)], {}
+        case "translations":
+            directory = make_checkpoint("XLMRobertaForMaskedLM", **NO_DROPOUT)
+            return directory, [Example(text[:30], None, (lines[n - 1][:30],)) for n, text in enumerate(lines)], {}
+        case "fill-mask":
+            return make_checkpoint("XLMRobertaForMaskedLM", **NO_DROPOUT), [Example(text, None) for text in lines], {}
+        case "causal-lm":
+            directory = make_checkpoint("XLMRobertaForCausalLM", is_decoder=True, **NO_DROPOUT)
+            return directory, [Example(text, None) for text in lines], {}
 
 
 KINDS = [
@@ -97,41 +109,69 @@ KINDS = [
     "token-classification",
     "question-answering",
     "multiple-choice",
+    "fill-mask",
+    "translations",
+    "causal-lm",
 ]
+HEADS = {
+    "question-answering": "question-answering",
+    "multiple-choice": "multiple-choice",
+    "token-classification": "token-classification",
+    "fill-mask": "masked-lm",
+    "translations": "masked-lm",
+    "causal-lm": "masked-lm",
+}
 
 
 def start(directory, examples, options):
     """A learner with the checkpoint's weights, and what it learns from."""
     pairs = bool(examples[0].second)
+    task = Checkpoint.open(str(directory)).task
+    if task in ("fill-mask", "causal-lm"):
+        learner = open_start(directory, [Goal(task, pairs=pairs)])
+        data, refused = learner.objectives["task"].training_set(examples)
+        assert not refused
+        # The Trainer must hide the same tokens, so they are hidden once and for all.
+        hide = learner.objectives["task"].hiding
+        return learner, data if hide is None else hide(data, np.random.default_rng(0))
     plan = GraphPlan.resolve([Request("task", str(directory), options)], on_long="truncate", pairs=pairs)
-    data, refused = make_training_set(plan, examples)
+    objective = Supervised(plan)
+    data, refused = objective.training_set(examples)
     assert not refused
-    (annotation,) = plan.annotations
     checkpoint = Checkpoint.open(str(directory))
-    learner = Learner(checkpoint.load_encoder(), annotation.task.load_head(checkpoint), annotation)
+    head = objective.annotation.task.load_head(checkpoint)
+    learner = Learner(checkpoint.load_encoder(), {"task": head}, {"task": objective})
     return learner, data
 
 
 def run(learner, data, folder, *, settings=None, max_tokens=4096, workers=None, shuffle=False):
     first = learner.encoder.config.first_position
-    steps = Steps(data, StepSettings(RECORDS, max_tokens, shuffle=shuffle), first_position=first)
+    cut = StreamSettings(RECORDS, max_tokens=max_tokens, shuffle=shuffle)
+    steps = Steps([Stream(data, cut, first_position=first)])
     settings = settings or TrainingSettings(STEPS, learning_rate=1e-3, warmup_steps=4, epsilon=EPSILON, log_steps=1)
     return [line["loss"] for line in train(learner, steps, settings, folder, workers)]
 
 
-def padded_batch(data):
+def padded_batch(data, causal):
     """A collator: rows are numbers of records."""
 
     def collate(rows):
         numbers = np.array([row["number"] for row in rows])
-        sequences = np.concatenate([np.arange(data.records[n], data.records[n + 1]) for n in numbers])
-        ids = [torch.from_numpy(data.ids[data.splits[w] : data.splits[w + 1]].astype(np.int64)) for w in sequences]
+        part = data.take(numbers)
+        ids = list(torch.from_numpy(part.ids.astype(np.int64)).split(part.lengths.tolist()))
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=1)
         batch = {"input_ids": padded, "attention_mask": (padded != 1).long()}
-        targets = torch.from_numpy(data.targets[data.target_rows(numbers, sequences)])
+        targets = torch.from_numpy(part.targets)
+        if data.restarts.any():
+            positions = [torch.arange(2, 2 + n) for n in part.lengths.tolist()]
+            for row, at in zip(positions, part.restarts.tolist(), strict=True):
+                row[at:] -= at
+            batch["position_ids"] = torch.nn.utils.rnn.pad_sequence(positions, batch_first=True, padding_value=1)
         match data.per:
+            case "token" if causal:
+                return batch | {"labels": padded.masked_fill(padded == 1, -100)}
             case "token":
-                rows = targets.split(data.lengths[sequences].tolist())
+                rows = targets.split(part.lengths.tolist())
                 return batch | {
                     "labels": torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=-100)
                 }
@@ -182,7 +222,8 @@ def trainer(directory, data, folder):
         train_sampling_strategy="sequential",
     )
     rows = [{"number": number} for number in range(len(data))]
-    done = MaskedPadding(model, arguments, train_dataset=rows, data_collator=padded_batch(data))
+    collate = padded_batch(data, "CausalLM" in architecture)
+    done = MaskedPadding(model, arguments, train_dataset=rows, data_collator=collate)
     done.train()
     losses = [line["loss"] for line in done.state.log_history if "loss" in line]
     return [float(loss) for loss in losses], model.state_dict()
@@ -190,8 +231,11 @@ def trainer(directory, data, folder):
 
 def assert_same_weights(learner, expected, head):
     ours = {f"roberta.{n}": v for n, v in named(learner.encoder, encoder_file_names).items()}
-    heads = named(learner.head, lambda name: head_file_names(head, name))
+    heads = named(learner.heads["task"], lambda name: head_file_names(head, name))
     ours |= {f"roberta.{n}" if n.startswith("pooler.") else n: v for n, v in heads.items()}
+    if "lm_head.decoder.bias" in ours:
+        # One parameter under two names there.
+        ours["lm_head.bias"] = ours["lm_head.decoder.bias"]
     assert ours.keys() == expected.keys()
     for name, value in ours.items():
         if not name.endswith(("key.bias", *NO_SAY.get(head, ()))):
@@ -213,9 +257,7 @@ def test_twenty_steps_equal_those_of_the_trainer(kind, make_checkpoint, lines, t
     expected, weights = trainer(directory, data, tmp_path / "theirs")
     losses = run(learner, data, tmp_path / "ours")
     np.testing.assert_allclose(losses, expected, atol=1e-4 if kind == "regression" else TOLERANCE, rtol=TOLERANCE)
-    head = {"question-answering": "question-answering", "multiple-choice": "multiple-choice"}.get(kind)
-    head = head or ("token-classification" if kind.startswith("token") else "sequence-classification")
-    assert_same_weights(learner, weights, head)
+    assert_same_weights(learner, weights, HEADS.get(kind, "sequence-classification"))
 
 
 def test_two_workers_train_as_one_does(make_checkpoint, lines, tmp_path):
@@ -259,7 +301,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(make_checkpoint, lines, 
     whole, data = start(directory, examples, {})
     run(whole, data, tmp_path / "whole", settings=settings, shuffle=True)
     broken, _ = start(directory, examples, {})
-    steps = Steps(data, StepSettings(RECORDS), first_position=2)
+    steps = Steps([Stream(data, StreamSettings(RECORDS), first_position=2)])
     for line in train(broken, steps, settings, tmp_path / "broken"):
         if line["step"] == stop:
             break
@@ -276,20 +318,21 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(make_checkpoint, lines, 
 def test_every_record_is_seen_once_an_epoch_however_it_is_cut(make_checkpoint, lines, max_tokens):
     directory, examples, options = case("token-classification", make_checkpoint, lines)
     _, data = start(directory, examples[:50], options)
-    steps = Steps(data, StepSettings(8, max_tokens, seed=3), first_position=2)
+    stream = Stream(data, StreamSettings(8, max_tokens=max_tokens, seed=3), first_position=2)
+    steps = Steps([stream])
     assert steps.per_epoch == 7
     for epoch in range(2):
         numbers = range(epoch * 7, epoch * 7 + 7)
-        assert sorted(np.concatenate([steps.records(n) for n in numbers])) == list(range(50))
+        assert sorted(np.concatenate([stream.records(n) for n in numbers])) == list(range(50))
         for number in numbers:
             whole = list(steps.micro_batches(number))
             assert sum(batch.weight for batch in whole) == pytest.approx(1)
             parts = [list(steps.micro_batches(number, rank=rank, workers=3)) for rank in range(3)]
             assert sorted(batch.seed for part in parts for batch in part) == [batch.seed for batch in whole]
             assert all(len(batch.packed.ids) <= max_tokens or len(batch.packed.lengths) == 1 for batch in whole)
-    assert not np.array_equal(steps.records(0), steps.records(7))
-    again = Steps(data, StepSettings(8, max_tokens, seed=3), first_position=2)
-    assert np.array_equal(again.records(9), steps.records(9))
+    assert not np.array_equal(stream.records(0), stream.records(7))
+    again = Stream(data, StreamSettings(8, max_tokens=max_tokens, seed=3), first_position=2)
+    assert np.array_equal(again.records(9), stream.records(9))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
@@ -308,7 +351,7 @@ def test_a_loss_that_is_no_number_ends_the_run(make_checkpoint, lines, tmp_path)
     directory, examples, options = case("sequence-classification", make_checkpoint, lines)
     learner, data = start(directory, examples, options)
     with torch.no_grad():
-        learner.head.out_proj.bias.fill_(torch.nan)
+        learner.heads["task"].out_proj.bias.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="at step 0, it must be finite; lower the learning rate"):
         run(learner, data, tmp_path)
     assert not checkpoints(tmp_path)

@@ -1,0 +1,111 @@
+"""Checkpoints of a run: what it needs to go on as if it had never stopped, and the best weights so far.
+
+A checkpoint is a folder that gets its name when everything in it is on the disk. What chance does follows from a step's
+number, and so does what a step sees; so there is nothing else to keep.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.finetune.learner import Learner
+from pipelines.finetune.trained import load_trained_state, trained_state
+from pipelines.finetune.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+_STATE, _STEP, _BEST = "state.pt", "step-", "best-"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob(f"{_STEP}*") if (path / _STATE).is_file())
+
+
+def resume(learner: Learner, optimiser: torch.optim.Optimizer, folder: Path) -> tuple[int, dict[str, Any]]:
+    """Loads the newest checkpoint, if there is one.
+
+    Returns:
+        Optimiser steps so far, and the state of the run's `Watch`.
+
+    Raises:
+        CheckpointError: It is of a run in which other parameters were trained.
+    """
+    whole = checkpoints(folder)
+    if not whole:
+        return 0, {}
+    state: dict[str, Any] = torch.load(whole[-1] / _STATE, weights_only=True, map_location="cpu")
+    load_trained_state(learner, state["learner"])
+    optimiser.load_state_dict(state["optimiser"])
+    logger.info("resumed from %s", whole[-1].name)
+    return int(state["step"]), state["watch"]
+
+
+def save(
+    learner: Learner, optimiser: torch.optim.Optimizer, step: int, watch: Watch, folder: Path, *, kept: int
+) -> None:
+    """Writes beside, syncs and renames, so that a kill leaves a whole checkpoint or none; then removes older ones.
+
+    Args:
+        learner: What it trains is kept.
+        optimiser: Its state is kept.
+        step: Optimiser steps so far.
+        watch: Its state is kept.
+        folder: Of the run.
+        kept: So many of the newest stay.
+    """
+    draft = folder / f".{_STEP}{step:09d}.{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    state = {
+        "step": step,
+        "watch": watch.state(),
+        "learner": trained_state(learner),
+        "optimiser": optimiser.state_dict(),
+    }
+    _write(draft / _STATE, state)
+    target = folder / f"{_STEP}{step:09d}"
+    # A torn folder of that name, or one that an earlier attempt at the same step wrote.
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    _sync(folder)
+    for old in checkpoints(folder)[:-kept]:
+        shutil.rmtree(old, ignore_errors=True)
+    for torn in folder.glob(f".{_STEP}*"):
+        shutil.rmtree(torn, ignore_errors=True)
+    for best in folder.glob(f"{_BEST}*"):
+        if best != _best(folder, watch.best.step):
+            best.unlink()
+
+
+def save_best(learner: Learner, step: int, folder: Path) -> None:
+    """Keeps the present weights beside those that were the best before; the next checkpoint removes these."""
+    draft = folder / f".{_BEST}{step:09d}.{os.getpid()}"
+    _write(draft, trained_state(learner))
+    draft.replace(_best(folder, step))
+
+
+def load_best(learner: Learner, step: int, folder: Path) -> None:
+    """Gives a learner the weights that were the best."""
+    load_trained_state(learner, torch.load(_best(folder, step), weights_only=True, map_location="cpu"))
+
+
+def _best(folder: Path, step: int | None) -> Path:
+    return folder / f"{_BEST}{step or 0:09d}"
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
