@@ -42,6 +42,9 @@ def _one(value: object) -> object:
 Names = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_without_repeats)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one)]
 Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_split)]
+Places = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split)]
+Factors = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], BeforeValidator(_split)]
 
 
 class Section(BaseModel):

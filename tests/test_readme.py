@@ -28,7 +28,7 @@ def commands() -> list[str]:
 
 
 def is_slow(command: str) -> bool:
-    return "bench" in command or "train" in command
+    return "bench" in command or "train" in command or "recipe" in command
 
 
 IN_PROCESS = {"run", "doctor", "plan"}
@@ -101,7 +101,7 @@ def test_python_examples_of_the_readme_run(block: str, workplace: Path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in XLMR if " finetune " in command])
+@pytest.mark.parametrize("command", [command for command in XLMR if is_slow(command) and "bench" not in command])
 def test_training_commands_of_the_readme_run(command: str, workplace: Path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     _, *arguments = shlex.split(command)

@@ -9,6 +9,8 @@ XLMRError
 Messages follow one pattern: what, what was got, the rule; what to do about it.
 """
 
+from functools import partial
+
 
 class XLMRError(Exception):
     """Root of the tree; catching it catches everything a user of this package can cause."""
@@ -36,3 +38,7 @@ class InputError(XLMRError):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes: an exception alone does not know of `code`."""
+        return partial(InputError, code=self.code), self.args

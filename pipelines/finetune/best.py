@@ -122,7 +122,8 @@ def measures_of(task: str, problem_type: str | None = None) -> tuple[str, ...]:
             result = Retrieval().result()
         case _:
             return (LOSS,)
-    return tuple(result)
+    # Counts are no measures.
+    return tuple(name for name in result if name not in ("total", "without_token"))
 
 
 def settle_metric(asked: str | None, task: str, problem_type: str | None = None) -> str:
@@ -135,7 +136,7 @@ def settle_metric(asked: str | None, task: str, problem_type: str | None = None)
         return "mse" if problem_type == "regression" else _METRICS.get(task, LOSS)
     known = measures_of(task, problem_type)
     if asked not in known:
-        raise TaskError(f"training.metric={asked}, {task} is measured by {', '.join(known)}; choose one of them")
+        raise TaskError(f"metric={asked}, {task} is measured by {', '.join(known)}; choose one of them")
     return asked
 
 

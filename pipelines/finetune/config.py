@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipelines.config import Count, Names, Section, Texts
+from pipelines.config import Count, Counts, Factors, Names, Places, Section, Texts
 
 Task = Literal[
     "sequence-classification",
@@ -33,6 +33,10 @@ class LabelledSection(Section):
         choices_columns: One column with a list of choices, or one a choice.
         positives_column, negatives_column: Texts that fit, and texts that do not, of sentence embeddings.
         first_choice: The number that stands for the first choice.
+        label_names: Names of labels that the data gives as numbers from 0.
+        word_gap: What stands between words where the data does not tell; "" for scripts without blanks.
+        token_index, tag_index: Columns of CoNLL files, from 0 or, negative, from the end.
+        quoting: Whether TSV files quote fields; default: as the first ones look.
         on_error: Whether a record that cannot be used ends the run before it begins or is left out.
     """
 
@@ -53,6 +57,11 @@ class LabelledSection(Section):
     language_column: str | None = None
     id_column: str | None = None
     first_choice: Annotated[int, Field(ge=0, le=1)] = 0
+    label_names: Names = ()
+    word_gap: str = " "
+    token_index: int | None = None
+    tag_index: int | None = None
+    quoting: bool | None = None
     on_error: Literal["fail", "quarantine"] = "fail"
 
 
@@ -75,8 +84,8 @@ class VectorSection(Section):
     loss: Literal["info_nce", "cosent", "cosine_mse", "margin_mse", "teacher_mse"] = "info_nce"
     scale: Annotated[float, Field(gt=0.0)] = 20.0
     symmetric: bool = False
-    dimensions: tuple[Count, ...] = ()
-    dimension_weights: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
+    dimensions: Counts = ()
+    dimension_weights: Factors = ()
     teacher: str | None = None
     pooling: Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None = None
     normalize: bool | None = None
@@ -128,12 +137,14 @@ class BaseSection(Section):
         fresh: Whether its weights are left aside: config and tokenizer make a model that starts from chance.
         max_length: Tokens of a window; default: the model's limit.
         on_long: What to do with longer texts; windows of a text all have its label.
+        stride: Tokens that neighbouring windows share; default: the task's.
     """
 
     path: Annotated[str, Field(min_length=1, description="--model MODEL")]
     fresh: bool = False
     max_length: Annotated[int, Field(ge=8)] | None = None
     on_long: Literal["window", "truncate"] = "window"
+    stride: Annotated[int, Field(ge=0)] | None = None
 
 
 class TrainingSection(Section):
@@ -145,7 +156,7 @@ class TrainingSection(Section):
         batch_records: Records of an optimiser step, over all workers.
         max_tokens: Most tokens that a worker computes at once; more are accumulated.
         learning_rate: Highest rate.
-        warmup: Share of the steps in which the rate rises.
+        warmup: Share of the steps in which the rate rises; from 1 on, so many steps.
         schedule: How it falls afterwards.
         weight_decay: Of matrices.
         beta1, beta2, epsilon: Of Adam.
@@ -165,7 +176,7 @@ class TrainingSection(Section):
     batch_records: Count = 32
     max_tokens: Annotated[int, Field(ge=8)] = 4_096
     learning_rate: Rate = 5e-5
-    warmup: Share = 0.1
+    warmup: Annotated[float, Field(ge=0.0)] = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: Share = 0.0
     beta1: Share = 0.9
@@ -200,7 +211,7 @@ class LoraSection(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     rank_stabilised: bool = False
     targets: Annotated[Names, Field(min_length=1)] = ("query", "value")
-    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    layers: Places | None = None
     save: Literal["merged", "adapter"] = "merged"
 
 
@@ -211,6 +222,8 @@ class RunSection(Section):
         workers: Processes that train together.
         cpus_per_worker: CPUs that each of them reserves; default: what there is, shared out.
         device: "cpu", "cuda", or "auto" for CUDA where the cluster has GPUs.
+        shard: Whether each worker keeps only a part of the weights, gradients and optimiser state (FSDP2), for models
+            that are too large for one; else each keeps all of them.
         checkpoint_steps: Steps between checkpoints; default: ten in a run.
         log_steps: Metrics are means over this many steps; default: fifty lines in a run.
         max_failures: So often the workers are started again after one was lost.
@@ -220,6 +233,7 @@ class RunSection(Section):
     workers: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0.0)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    shard: bool = False
     checkpoint_steps: Count | None = None
     log_steps: Count | None = None
     max_failures: Annotated[int, Field(ge=0)] = 3
@@ -237,7 +251,7 @@ class TargetSection(Section):
 
 
 def _head_names(heads: dict[str, DataSection]) -> dict[str, DataSection]:
-    odd = [name for name in heads if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or name in ("task", "type")]
+    odd = [name for name in heads if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or name == "task"]
     if odd:
         raise ValueError(f"named by letters, digits and _, and not {', '.join(odd)}")
     return heads
@@ -247,7 +261,7 @@ class FinetuneConfig(Section):
     """Everything `xlmr finetune` needs to know.
 
     Attributes:
-        data: What is learnt, when it is one thing.
+        data: What is learnt, when it is one thing; with `heads`, what is the same for all of them.
         heads: What is learnt, by the names of the heads, when it is several things on one encoder.
     """
 
@@ -261,17 +275,18 @@ class FinetuneConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_of_both(cls, values: Any) -> Any:
-        # So that what is missing is named as the command line names it.
-        if isinstance(values, dict) and not values.get("heads") and values.get("data") is None:
-            return {**values, "data": {}}
+    def _share_data(cls, values: Any) -> Any:
+        """Gives each head what `data` says; without heads there must be data."""
+        if not isinstance(values, dict):
+            return values
+        heads, data = values.get("heads"), values.get("data")
+        if not heads:
+            # So that what is missing is named as the command line names it.
+            return {**values, "data": {} if data is None else data}
+        if isinstance(heads, dict) and isinstance(data, dict):
+            shared = {name: {**data, **own} if isinstance(own, dict) else own for name, own in heads.items()}
+            return {**values, "data": None, "heads": shared}
         return values
-
-    @model_validator(mode="after")
-    def _not_both(self) -> "FinetuneConfig":
-        if self.heads and self.data is not None:
-            raise ValueError("data or heads, not both; one head is data, several are heads")
-        return self
 
     @property
     def goals(self) -> dict[str, DataSection]:

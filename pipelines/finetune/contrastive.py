@@ -9,6 +9,7 @@ Letters: V vectors of a step, B of them of a micro-batch, D width.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.finetune.sentence_vectors import SentenceVectors
-from pipelines.finetune.steps import Stream
+from pipelines.finetune.steps import MicroBatch, Stream, is_short
 from xlmr_core.encoder import Encoder
 from xlmr_core.tokenization.encoding import bounds
 
@@ -34,6 +35,7 @@ def backward(
     width: int,
     device: torch.device | str = "cpu",
     reduce: Reduce | None = None,
+    filler: int | None = None,
 ) -> float:
     """Adds a worker's part of the gradient of a loss over all vectors of a step; the workers' parts sum up to it.
 
@@ -47,12 +49,14 @@ def backward(
         width: Values of a vector, D.
         device: Where vectors are.
         reduce: Adds up a tensor over all workers; None for one.
+        filler: Number of a micro-batch of another worker that is computed too, for nothing but that all compute as many.
 
     Returns:
         The loss of the step for the worker that computes the first micro-batch, 0 for the others, so that losses sum
         up as gradients do.
     """
     own, ends = list(own), bounds(np.asarray(sizes)).tolist()
+    tells, own = 0 in own, own if filler is None else [filler, *own]
     places = [slice(*place) for place in pairwise(ends)]
     whole_VD = torch.zeros(ends[-1], width, device=device)
 
@@ -67,6 +71,8 @@ def backward(
     kept_BD = compute(own[-1]) if own else None
     if kept_BD is not None:
         whole_VD[places[own[-1]]] = kept_BD.detach()
+    if filler is not None:
+        whole_VD[places[filler]] = 0.0
     if reduce is not None:
         reduce(whole_VD)
     if kept_BD is None:
@@ -74,11 +80,13 @@ def backward(
     with torch.autocast(whole_VD.device.type, enabled=False):
         value = loss(whole_VD.requires_grad_())
         (gradient_VD,) = torch.autograd.grad(value, whole_VD)
+    if filler is not None:
+        gradient_VD[places[filler]] = 0.0
     kept_BD.backward(gradient_VD[places[own[-1]]])  # type: ignore[no-untyped-call]
     del kept_BD
     for number in own[:-1]:
         compute(number).backward(gradient_VD[places[number]])  # type: ignore[no-untyped-call]
-    return value.item() if 0 in own else 0.0
+    return value.item() if tells else 0.0
 
 
 def accumulate(
@@ -93,6 +101,8 @@ def accumulate(
     workers: int = 1,
     reduce: Reduce | None = None,
     bfloat16: bool = False,
+    vectors: Callable[[MicroBatch], Tensor] | None = None,
+    even: bool = False,
 ) -> tuple[float, int]:
     """A worker's part of the gradient of a step of sentence vectors; micro-batch n belongs to worker n modulo workers.
 
@@ -107,6 +117,8 @@ def accumulate(
         workers: How many there are.
         reduce: Adds up a tensor over them; None for one.
         bfloat16: Whether matrix products of the encoder are of this type.
+        vectors: What computes those of a micro-batch; default: `objective.vectors`.
+        even: Whether all workers compute as many micro-batches, see `Steps.micro_batches`.
 
     Returns:
         Its part of the loss, and the tokens that it read, each once.
@@ -115,15 +127,16 @@ def accumulate(
     device = next(encoder.parameters()).device
     seeds = [seed * 1_000_003 + step * 65_537 + number for number in range(len(parts))]
     own = range(rank, len(parts), workers)
+    vectors = vectors or partial(objective.vectors, encoder, head)
 
-    def vectors(number: int) -> Tensor:
+    def of_part(number: int) -> Tensor:
         batch = stream.build(parts[number], 1.0, seeds[number]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            return objective.vectors(encoder, head, batch)
+            return vectors(batch)
 
     of_step = objective.step_loss(parts, device)
     loss = backward(
-        vectors,
+        of_part,
         [len(part.lengths) for part in parts],
         own,
         lambda whole_VD: of_step(whole_VD) * stream.settings.weight,
@@ -131,5 +144,6 @@ def accumulate(
         width=objective.width,
         device=device,
         reduce=reduce,
+        filler=len(parts) - 1 if even and is_short(len(parts), rank, workers) else None,
     )
     return loss, sum(len(parts[number].ids) for number in own)

@@ -66,10 +66,10 @@ def describe(line: Mapping[str, Any], seconds_left: float | None = None) -> str:
         case _:
             steps = line["steps"]
             left = "" if seconds_left is None else f", {_duration(seconds_left)} left"
-            return (
-                f"step {line['step']:,} of {steps:,} ({line['step'] / steps:.0%}) loss {_number(line['loss'])} "
-                f"{line['tokens_per_second']:,.0f} tokens/s{left}"
-            )
+            of_heads = ", ".join(f"{goal} {_number(found['loss'])}" for goal, found in line.get("goals", {}).items())
+            loss = f"loss {_number(line['loss'])}" + (f" ({of_heads})" if of_heads else "")
+            speed = f"{line['tokens_per_second']:,.0f} tokens/s{left}"
+            return f"step {line['step']:,} of {steps:,} ({line['step'] / steps:.0%}) {loss} {speed}"
 
 
 def _describe_validation(line: Mapping[str, Any]) -> str:
@@ -91,9 +91,9 @@ def _number(value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    if seconds < 90:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from pipelines.finetune.best import settle_metric
 from pipelines.finetune.config import DataSection, FinetuneConfig, VectorSection
 from pipelines.finetune.sentence_vectors import embedding_settings
@@ -77,16 +79,18 @@ def goal_of(
         labels = ("score",) if problem_type == "regression" else labels
     settings: dict[str, Any] = {} if config.model.max_length is None else {"max_length": config.model.max_length}
     problems, loss, metric = _problems(section), None, "loss"
+    if hasattr(nn.ModuleDict(), name):
+        problems.append("a head cannot have this name, torch uses it; choose another")
     try:
         metric = settle_metric(section.metric, section.task, problem_type)
         if section.task == "embedding":
             loss = _vector_loss(section.vectors)
             settings |= _vector_settings(section.vectors, loss, name, base)
     except XLMRError as error:
-        problems.append(str(error))
+        problems += str(error).splitlines()
     if problems:
-        where = "" if name == ALONE else f"heads.{name}: "
-        raise TaskError("\n".join(where + problem for problem in problems))
+        where = "data" if name == ALONE else f"heads.{name}"
+        raise TaskError("\n".join(f"{where}: {problem}" for problem in problems))
     return Goal(
         task=section.task,
         labels=labels,
@@ -95,6 +99,7 @@ def goal_of(
         settings=settings,
         pairs=pairs,
         on_long=config.model.on_long,
+        stride=config.model.stride,
         smoothing=section.label_smoothing,
         mask_rate=section.mask_rate,
         vector_loss=loss,

@@ -21,4 +21,9 @@ def read_settings(section: LabelledSection, task: Task) -> ReadSettings:
         language=section.language,
         on_error=section.on_error,
         first_choice=section.first_choice,
+        label_names=section.label_names,
+        word_gap=section.word_gap,
+        token_index=section.token_index,
+        tag_index=section.tag_index,
+        quoting=section.quoting,
     )

@@ -1,8 +1,9 @@
 """What is trained: an encoder with one head or several, each with its objective."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pipelines.finetune.language_model import LanguageModel
 from pipelines.finetune.objective import Losses
@@ -22,7 +23,12 @@ class Learner(nn.Module):
         encoder: Its weights change.
         heads: Likewise, by the name of what is learnt on them.
         objectives: By the same names.
+
+    Attributes:
+        gathered: Where workers have parts of it, makes a whole one on a device; see `sharding`.
     """
+
+    gathered: "Callable[[torch.device | None], Learner] | None" = None
 
     def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module], objectives: Mapping[str, Objective]) -> None:
         super().__init__()
@@ -34,3 +40,9 @@ class Learner(nn.Module):
         objective = self.objectives[batch.goal]
         assert not isinstance(objective, SentenceVectors)
         return objective.losses(self.encoder, self.heads[batch.goal], batch)
+
+    def vectors(self, batch: MicroBatch) -> Tensor:
+        """Of the sequences of a micro-batch of such a goal (B, D), float32."""
+        objective = self.objectives[batch.goal]
+        assert isinstance(objective, SentenceVectors)
+        return objective.vectors(self.encoder, self.heads[batch.goal], batch)

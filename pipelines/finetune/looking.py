@@ -13,6 +13,7 @@ from pipelines.finetune.labelled import read_settings
 from pipelines.finetune.language_model import LanguageModel
 from pipelines.finetune.learner import Learner
 from pipelines.finetune.run import TrainingSettings, Validation, Workers
+from pipelines.finetune.sharding import whole_learner
 from pipelines.finetune.start import spec_of
 from pipelines.finetune.steps import Stream, StreamSettings
 from pipelines.finetune.training_set import TrainingSet
@@ -52,7 +53,9 @@ def _look(
     config: FinetuneConfig, goals: Mapping[str, Goal], start: Path, data: Path, learner: Learner, workers: Workers
 ) -> Mapping[str, Scores | LanguageLoss]:
     """Measures each goal; every worker takes its share, and all know the whole."""
-    return {name: _measure(config, goal, start, data, learner, workers) for name, goal in goals.items()}
+    # So none waits for another, however many texts each of them has.
+    whole = whole_learner(learner)
+    return {name: _measure(config, goal, start, data, whole, workers) for name, goal in goals.items()}
 
 
 def _measure(
@@ -73,7 +76,9 @@ def _measure(
     alone = goal.task == "embedding"
     own = examples if alone else examples[workers.rank :: workers.count]
     scores = validate(learner.encoder, learner.heads[goal.name], plan, own, max_tokens=config.training.max_tokens)
-    return scores if alone else merged(workers.gather(scores))
+    parts = workers.gather(scores)
+    # What all decide by must be the same to the last bit.
+    return parts[0] if alone else merged(parts)
 
 
 def _asked(config: FinetuneConfig, goal: Goal, start: Path) -> tuple[GraphPlan, list[Example]]:

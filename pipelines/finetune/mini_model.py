@@ -77,7 +77,8 @@ def start_as_average(encoder: Encoder) -> None:
 
     The first layer's attention is uniform and passes on what it reads, all other branches start near zero. From plain
     chance `<s>` of a narrow encoder carries almost nothing of its text: with 3 layers of 128 and 30 languages, 200
-    steps of the language head end at 31 % right, from this start at 83 %.
+    steps of the language head end at 31 % right, from this start at 83 %; with 300 steps of masked words before, at
+    15 % and 66 %, and the loss of those is lower too (7.05, not 7.14).
     """
     width = encoder.config.hidden_size
     for layer in encoder.encoder.layer:

@@ -1,15 +1,13 @@
 """What an objective says of a micro-batch."""
 
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
 from xlmr_core.tasks.weighting import mean_loss
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
+class Losses(NamedTuple):
     """The loss of a micro-batch, as a whole and of each target.
 
     Attributes:

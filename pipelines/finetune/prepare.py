@@ -1,6 +1,7 @@
 """All that happens before the first step: examples are checked to their end, cut, and laid down beside the start model.
 
 OUT/run/request.json   what was asked for; another request on the same output is refused
+OUT/run/lease/         which driver is at work
 OUT/run/start/         the base model with the heads that are trained
 OUT/run/data/          the training set of each
 OUT/run/checkpoints/   checkpoints and metrics
@@ -15,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import ConfigError
+from pipelines.finetune.checkpoints import clear_checkpoints
 from pipelines.finetune.config import DataSection, FinetuneConfig
 from pipelines.finetune.examples import Example, ExampleSource, ExampleSummary, check_examples, open_examples
 from pipelines.finetune.goal import Goal, goal_of
@@ -32,6 +35,7 @@ from xlmr_core.errors import InputError, TaskError
 logger = logging.getLogger(__name__)
 
 REQUEST, START, CHECKPOINTS, MODEL = "run/request.json", "run/start", "run/checkpoints", "model"
+LEASE = "run/lease"
 DATA, VALIDATION = "run/data/training", "run/data/validation"
 
 
@@ -53,6 +57,25 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """A run of which nothing is known to be wrong, and nothing written yet.
+
+    Attributes:
+        config: What was asked for.
+        output: Its directory.
+        goals: See `Prepared`.
+        summaries: See `Prepared`.
+        opened: The files of each goal.
+    """
+
+    config: FinetuneConfig
+    output: Path
+    goals: dict[str, Goal]
+    summaries: dict[str, ExampleSummary]
+    opened: "dict[str, _Opened]"
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
     """The files of one goal."""
 
@@ -65,7 +88,12 @@ class _Opened:
 
 
 def prepare(config: FinetuneConfig) -> Prepared:
-    """Checks and lays down everything.
+    """Checks and lays down everything; raises what `settle` and `lay_down` do."""
+    return lay_down(settle(config))
+
+
+def settle(config: FinetuneConfig) -> Settled:
+    """Reads and checks everything, and writes nothing.
 
     Raises:
         ConfigError: The output holds another run, or something else.
@@ -73,15 +101,27 @@ def prepare(config: FinetuneConfig) -> Prepared:
         XLMRError: The model cannot be used for this.
     """
     output = Path(config.output.path)
-    # How the work is spread may change from one start to the next.
-    asked = json.loads(config.model_dump_json(exclude={"run", "output"}))
-    _check_output(output, asked)
+    _check_output(output, _asked(config))
     base = None if config.model.fresh else Checkpoint.open(config.model.path)
     opened = {name: _open(section) for name, section in config.goals.items()}
     summaries = _check(opened)
-    goals = _goals(config, opened, summaries, base)
-    (output / REQUEST).parent.mkdir(parents=True, exist_ok=True)
-    (output / REQUEST).write_text(json.dumps(asked, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return Settled(config, output, _goals(config, opened, summaries, base), summaries, opened)
+
+
+def lay_down(settled: Settled) -> Prepared:
+    """Writes all that the workers need; what is there already is written anew, except for the start.
+
+    Raises:
+        ConfigError: Another driver has begun or finished something else in the output meanwhile.
+        XLMRError: The model cannot be used for this.
+    """
+    config, output, goals, opened = settled.config, settled.output, dict(settled.goals), settled.opened
+    asked = _asked(config) | {"files": _identities(opened)}
+    _check_output(output, asked)
+    _clear_drafts(output)
+    if not (output / REQUEST).is_file():
+        # Of a start that was killed or refused; what is asked for may be something else now.
+        shutil.rmtree(output / START, ignore_errors=True)
     if not (output / START).exists():
         seed, fresh = config.training.seed, config.model.fresh
         write_start(output / START, config.model.path, list(goals.values()), seed=seed, fresh=fresh)
@@ -97,7 +137,46 @@ def prepare(config: FinetuneConfig) -> Prepared:
         if weights is not None:
             of_labels = label_weights(weights, goals[name].labels, data.targets)
             goals[name] = replace(goals[name], weights=tuple(of_labels.tolist()))
-    return Prepared(output, goals, summaries, dict(left_out))
+    # Last: what is refused above can be asked for otherwise.
+    _write_request(output / REQUEST, asked)
+    return Prepared(output, goals, settled.summaries, dict(left_out))
+
+
+def _asked(config: FinetuneConfig) -> dict[str, Any]:
+    """What another start must ask for too; how the work is spread may change from one to the next."""
+    asked: dict[str, Any] = json.loads(config.model_dump_json(exclude={"run", "output"}))
+    return asked
+
+
+def _identities(opened: "dict[str, _Opened]") -> dict[str, Any]:
+    """What the files are, by path: a run goes on with the very records that it has begun with."""
+    sources = [source for files in opened.values() for source in (*files.training, files.validation) if source]
+    return {
+        one.path: [one.size, one.etag]
+        for source in sources
+        for file in source.files
+        for one in (file.file, file.aligned)
+        if one is not None
+    }
+
+
+def _write_request(path: Path, asked: dict[str, Any]) -> None:
+    """Whole or not at all, so that a kill does not leave a run that nobody can go on with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft(path)
+    draft.write_text(json.dumps(asked, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
+def _clear_drafts(output: Path) -> None:
+    """Removes what a killed run was writing: directories that did not get their names."""
+    for finished in (output / START, output / MODEL):
+        for draft in finished.parent.glob(f".{finished.name}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _open(section: DataSection) -> _Opened:
@@ -161,18 +240,30 @@ def _goals(
     return goals
 
 
-def _check_output(output: Path, asked: dict[str, dict[str, object]]) -> None:
+def _check_output(output: Path, asked: dict[str, Any]) -> None:
     """Raises ConfigError for an output that is not this run's to write to."""
     if (output / MODEL).exists():
         raise ConfigError(f"{output} holds a finished run; choose another output or delete it")
     if (output / REQUEST).is_file():
         before = json.loads((output / REQUEST).read_text(encoding="utf-8"))
+        # Files are looked at later than settings.
+        before = {key: value for key, value in before.items() if key in asked}
         changed = list(_changes(before, asked))
         if changed:
             rule = "choose another output, delete it, or ask for the same again"
             raise ConfigError(f"{output} holds a run with other settings ({', '.join(changed)}); {rule}")
-    elif output.is_file() or (output.exists() and any(output.iterdir())):
+    elif output.is_file() or (output.exists() and any(_strange(output))):
         raise ConfigError(f"{output} is not empty and holds no run of ours; choose another output")
+
+
+def _strange(output: Path) -> Iterator[Path]:
+    """What lies in an output without a request, besides what a run leaves that was killed before it had one."""
+    ours = {Path(name).name for name in (START, "run/data", LEASE)}
+    for path in output.iterdir():
+        if path.name != "run" or not path.is_dir():
+            yield path
+        else:
+            yield from (inner for inner in path.iterdir() if inner.name not in ours and not inner.name.startswith("."))
 
 
 def _changes(before: object, now: object, name: str = "") -> Iterator[str]:
@@ -186,5 +277,6 @@ def _changes(before: object, now: object, name: str = "") -> Iterator[str]:
 
 def clear_start(output: Path) -> None:
     """Removes what only the run itself needed; metrics and the request stay."""
-    for name in (START, DATA, VALIDATION):
+    for name in (START, Path(DATA).parent):
         shutil.rmtree(output / name, ignore_errors=True)
+    clear_checkpoints(output / CHECKPOINTS)

@@ -44,7 +44,7 @@ def plan_steps(config: FinetuneConfig, learner: Learner, data: Path) -> tuple[St
     settings = TrainingSettings(
         steps=count,
         learning_rate=training.learning_rate,
-        warmup_steps=round(training.warmup * count),
+        warmup_steps=round(training.warmup if training.warmup >= 1 else training.warmup * count),
         schedule=training.schedule,
         weight_decay=training.weight_decay,
         betas=(training.beta1, training.beta2),

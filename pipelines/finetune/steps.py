@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines.finetune.sampling import epoch_rows
 from pipelines.finetune.training_set import TrainingSet
-from xlmr_core.batch import PackedBatch
+from xlmr_core.batch import PackedBatch, plan_batches
 
 # Hides tokens of a step's records from the model, which then are its targets.
 Hide = Callable[[TrainingSet, np.random.Generator], TrainingSet]
@@ -60,6 +60,7 @@ class MicroBatch:
         weight: What the mean over its targets counts for in the loss of the step: its share of all targets of the
             stream in the step, over all workers, times the weight of the stream.
         seed: Of chance in the model.
+        is_filler: Whether it is computed for the sake of the number alone: it weighs nothing and counts nowhere.
     """
 
     goal: str
@@ -69,6 +70,7 @@ class MicroBatch:
     language: np.ndarray
     weight: float
     seed: int
+    is_filler: bool = False
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on a device."""
@@ -150,20 +152,10 @@ class Stream:
         data = self.data.take(self.records(step))
         if self._hide is not None:
             data = self._hide(data, np.random.default_rng((self.settings.seed, 7, step)))
-        parts = [data.take(records) for records in self._cut(data.tokens)]
+        parts = [data.take(records) for records in plan_batches(data.tokens, self.settings.max_tokens)]
         counts = [self._count(part.targets) if self._count else part.target_count for part in parts]
         total = sum(counts) or 1.0
         return [(part, self.settings.weight * count / total) for part, count in zip(parts, counts, strict=True)]
-
-    def _cut(self, tokens: np.ndarray) -> list[np.ndarray]:
-        """Records by falling size, so that equal lengths lie together, within the budget of tokens."""
-        order = np.argsort(-tokens, kind="stable")
-        ends, parts, first, spent = np.cumsum(tokens[order]), [], 0, 0
-        while first < len(order):
-            stop = max(int(np.searchsorted(ends, spent + self.settings.max_tokens, side="right")), first + 1)
-            parts.append(order[first:stop])
-            first, spent = stop, int(ends[stop - 1])
-        return parts
 
     def build(self, part: TrainingSet, weight: float, seed: int) -> MicroBatch:
         """A part as tensors."""
@@ -181,6 +173,11 @@ class Stream:
             weight=weight,
             seed=seed,
         )
+
+
+def is_short(parts: int, rank: int, workers: int) -> bool:
+    """Whether a worker gets one of a step's parts less than others do."""
+    return 0 < parts % workers <= rank
 
 
 class Steps:
@@ -207,11 +204,20 @@ class Steps:
         """Steps in which every stream is seen whole at least once; shorter ones begin again meanwhile."""
         return max(stream.per_epoch for stream in self.streams)
 
-    def micro_batches(self, step: int, *, rank: int = 0, workers: int = 1) -> Iterator[MicroBatch]:
-        """A worker's part of a step, of all streams whose losses add up over micro-batches."""
+    def micro_batches(self, step: int, *, rank: int = 0, workers: int = 1, even: bool = False) -> Iterator[MicroBatch]:
+        """A worker's part of a step, of all streams whose losses add up over micro-batches.
+
+        Args:
+            step: Counted from 0.
+            rank: Which worker, counted from 0.
+            workers: How many there are.
+            even: Whether all get as many; who would get one less than others computes the last one, for nothing.
+        """
         number = 0
         for stream in (stream for stream in self.streams if not stream.together):
             for part, weight in stream.parts(step):
                 if number % workers == rank:
                     yield stream.build(part, weight, step * 65_537 + number)
                 number += 1
+        if even and is_short(number, rank, workers):
+            yield replace(stream.build(part, 0.0, step * 65_537 + number - 1), is_filler=True)

@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from pipelines.finetune.learner import Learner
+from pipelines.finetune.sharding import part_like
 from xlmr_core.checkpoint import Checkpoint, TaskKind
 from xlmr_core.checkpoint.location import locate
 from xlmr_core.encoder import Encoder
@@ -122,10 +123,12 @@ def load_trained_state(learner: Learner, state: dict[str, Tensor]) -> None:
     Raises:
         CheckpointError: Other parameters were trained then.
     """
-    now = {(name, value.shape) for name, value in trained_state(learner).items()}
-    others = now ^ {(name, value.shape) for name, value in state.items()}
+    own = trained_state(learner)
+    others = {(name, value.shape) for name, value in own.items()} ^ {
+        (name, value.shape) for name, value in state.items()
+    }
     if others:
         names = ", ".join(sorted({name for name, _ in others})[:3])
         rule = "the settings must be those of the run; choose another output directory"
         raise CheckpointError(f"the checkpoint is of other parameters than are trained ({names} ...), {rule}")
-    learner.load_state_dict(state, strict=False)
+    learner.load_state_dict({name: part_like(value, own[name]) for name, value in state.items()}, strict=False)

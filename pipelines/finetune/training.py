@@ -10,13 +10,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.finetune import contrastive
+from pipelines.finetune import contrastive, sharding
 from pipelines.finetune.best import LOSS as LOSS_METRIC
 from pipelines.finetune.best import Aim
-from pipelines.finetune.by_language import TOKENS, WIDTH, language_sums
+from pipelines.finetune.by_language import COUNTED, LOSS, TOKENS, WIDTH, language_sums
 from pipelines.finetune.checkpoints import load_best, resume, save, save_best
 from pipelines.finetune.curves import Curves
 from pipelines.finetune.learner import Learner
@@ -52,7 +53,7 @@ def train(
         Lines of metrics, means over `log_steps` steps; nothing is trained until the next one is asked for.
 
     Raises:
-        FloatingPointError: The loss is not finite; the last checkpoint is from before.
+        FloatingPointError: The loss or a gradient is not finite; the last checkpoint is from before.
     """
     workers = workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +71,8 @@ def train(
             measured = validation is not None and (last or step % validation.every == 0)
             if validation is not None and measured:
                 best = watch.after_validation(step, validation.look(learner, workers))
-                if best.improved and workers.rank == 0:
-                    save_best(learner, step, folder)
+                if best.improved:
+                    save_best(learner, step, folder, writes=workers.rank == 0)
             last |= watch.best.stop
             line = None
             if last or step % settings.log_steps == 0:
@@ -79,12 +80,13 @@ def train(
             if step % steps.per_epoch == 0:
                 watch.end_epoch(step, step // steps.per_epoch)
             due = settings.checkpoint_steps and step % settings.checkpoint_steps == 0
-            if workers.rank == 0 and (last or measured or due):
-                save(learner, optimiser, step, watch, folder, kept=settings.kept_checkpoints)
+            if last or measured or due:
+                kept, writes = settings.kept_checkpoints, workers.rank == 0
+                save(learner, optimiser, step, watch, folder, kept=kept, writes=writes)
             if line is not None:
                 yield line
-    # Whoever does not write may not see the files either.
-    if watch.best.step is not None and workers.rank == 0:
+    # Whoever does not write need not see the files either, unless it has a part of the weights.
+    if watch.best.step is not None and (workers.rank == 0 or sharding.is_sharded(learner)):
         load_best(learner, watch.best.step, folder)
 
 
@@ -119,13 +121,19 @@ def _take(
     loss, sums = _accumulate(learner, steps, step, settings, workers)
     if workers.reduce is not None:
         loss, sums = _over_workers(loss, sums, workers.reduce)
-        _reduce_gradients(learner, workers.reduce)
+        if not sharding.is_sharded(learner):
+            _reduce_gradients(learner, workers.reduce)
     if not math.isfinite(loss):
         raise FloatingPointError(f"loss {loss} at step {step}, it must be finite; lower the learning rate")
     norm = nn.utils.clip_grad_norm_(learner.parameters(), settings.max_grad_norm or math.inf)
+    grad_norm = float(sharding.whole_tensor(norm))
+    if not math.isfinite(grad_norm):
+        # A step by such gradients would make every weight something that is no number.
+        what = f"gradient norm {grad_norm} at step {step} (loss {loss:.4f})"
+        raise FloatingPointError(f"{what}, it must be finite; lower the learning rate")
     optimiser.step()
     optimiser.zero_grad()
-    return {"loss": loss, "grad_norm": float(norm)}, sums
+    return {"loss": loss, "grad_norm": grad_norm}, sums
 
 
 def _accumulate(
@@ -136,7 +144,8 @@ def _accumulate(
     sums = {
         stream.goal: torch.zeros(len(stream.data.languages), WIDTH, dtype=torch.float64) for stream in steps.streams
     }
-    for batch in steps.micro_batches(step, rank=workers.rank, workers=workers.count):
+    even = sharding.is_sharded(learner)
+    for batch in steps.micro_batches(step, rank=workers.rank, workers=workers.count, even=even):
         loss += _learn(learner, batch, settings, sums[batch.goal])
     for stream in steps.together:
         objective = learner.objectives[stream.goal]
@@ -152,11 +161,17 @@ def _accumulate(
             workers=workers.count,
             reduce=workers.reduce,
             bfloat16=settings.dtype == "bfloat16",
+            vectors=learner.vectors,
+            even=even,
         )
         loss += value
-        # Such a loss is one of the step, not of its languages.
-        for part, _ in stream.parts(step)[workers.rank :: workers.count]:
-            sums[stream.goal][:, TOKENS] += torch.from_numpy(part.tokens_by_language())
+        # Such a loss is one of the step: each of its languages has it, by its share of the tokens.
+        parts = [part for part, _ in stream.parts(step)]
+        tokens = sum((part.tokens_by_language() for part in parts), np.zeros(len(sums[stream.goal])))
+        if workers.rank == 0:
+            sums[stream.goal][:, TOKENS] += torch.from_numpy(tokens)
+            sums[stream.goal][:, COUNTED] += torch.from_numpy(tokens / tokens.sum())
+        sums[stream.goal][:, LOSS] += torch.from_numpy(tokens / tokens.sum()) * value / stream.settings.weight
     return loss, sums
 
 
@@ -168,8 +183,9 @@ def _learn(learner: Learner, batch: MicroBatch, settings: TrainingSettings, sums
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
         losses = learner.losses(on_device)
     value = losses.mean * batch.weight
-    value.backward()  # type: ignore[no-untyped-call]
-    sums += language_sums(batch, losses.of_targets, losses.counts, len(sums))
+    (value + sharding.anchor(learner)).backward()  # type: ignore[no-untyped-call]
+    if not batch.is_filler:
+        sums += language_sums(batch, losses.of_targets, losses.counts, len(sums))
     return value.item()
 
 

@@ -63,17 +63,17 @@ class VectorLoss:
         """
         problems = []
         if self.scale <= 0:
-            problems.append(f"scale={self.scale}, it must be positive")
+            problems.append(f"vectors.scale={self.scale}, it must be positive")
         if self.symmetric and self.name != "info_nce":
-            problems.append(f"symmetric=true, loss={self.name} has one direction; leave it out")
+            problems.append(f"vectors.symmetric=true, loss={self.name} has one direction; leave it out")
         if any(not 0 < size <= width for size in self.dimensions):
             problems.append(
-                f"dimensions={list(self.dimensions)}, each must be from 1 to the {width} values of a vector"
+                f"vectors.dimensions={list(self.dimensions)}, each must be from 1 to the {width} values of a vector"
             )
         if self.weights and len(self.weights) != len(self.dimensions):
             problems.append(f"dimension_weights={list(self.weights)}, there must be one for each of dimensions")
         if self.name == "teacher_mse" and teacher_width is None:
-            problems.append("loss=teacher_mse, it needs a teacher; name one")
+            problems.append("vectors.loss=teacher_mse, it needs a teacher; name one")
         if self.name != "teacher_mse" and teacher_width is not None:
             problems.append(f"a teacher was named, loss={self.name} has no use for it; pass loss=teacher_mse")
         if teacher_width not in (None, width):

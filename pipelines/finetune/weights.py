@@ -65,13 +65,13 @@ def label_weights(
         return weights.astype(np.float32)
     assert not isinstance(asked, str)
     problems = [
-        f"training.class_weights.{name}={value!r}, it must be a positive number"
+        f"class_weights.{name}={value!r}, it must be a positive number"
         for name, value in asked.items()
         if not (math.isfinite(value) and value > 0)
     ]
     if strange := sorted(set(asked) - set(labels)):
         known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-        problems.append(f"training.class_weights names {', '.join(strange)[:500]}, labels are {known}")
+        problems.append(f"class_weights names {', '.join(strange)[:500]}, labels are {known}")
     if problems:
         raise TaskError("\n".join(problems))
     return np.array([asked.get(label, 1.0) for label in labels], dtype=np.float32)

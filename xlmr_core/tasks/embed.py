@@ -125,8 +125,10 @@ class Embed:
     def decode(self, name: str, raw_WD: np.ndarray, records: WindowedRecords, head: nn.Module) -> dict[str, Column]:
         """Pooled vectors of windows to columns of records."""
         pooled_PD = torch.from_numpy(records.merge_windows(raw_WD, "tokens"))
+        # A head that is being trained may be elsewhere.
+        place = next(head.parameters(), pooled_PD).device
         with torch.inference_mode():
-            return {name: self.finish(head, pooled_PD).numpy()}
+            return {name: self.finish(head, pooled_PD.to(place)).cpu().numpy()}
 
     def finish(self, head: nn.Module, pooled_PD: Tensor) -> Tensor:
         """Vectors from pooled ones (P, raw_width): modules, leading values, unit length (P, D), float32."""

@@ -37,7 +37,7 @@ def vocabulary_loss(features_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, targ
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VD.dtype
     # The switch is read here: inside of a function of one's own it would cast each product's factors again.
     with torch.autocast(kind, enabled=False):
-        mean, loss_M = _VocabularyLoss.apply(features_MD, weight_VD, bias_V, targets_M, dtype)  # type: ignore[no-untyped-call]
+        mean, loss_M = _VocabularyLoss.apply(features_MD, weight_VD, bias_V, targets_M, dtype, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return mean, loss_M
 
 
@@ -46,10 +46,17 @@ class _VocabularyLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, targets_M: Tensor, dtype: torch.dtype
+        ctx: Any,
+        features_MD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor,
+        targets_M: Tensor,
+        dtype: torch.dtype,
+        is_learning: bool,
     ) -> tuple[Tensor, Tensor]:
         count, portion = len(features_MD), max(_LOGITS // len(weight_VD), 1)
-        wants_features, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        # What needs a gradient is told here even where none will be asked for.
+        wants_features, wants_weight, wants_bias = (is_learning and needed for needed in ctx.needs_input_grad[:3])
         factor_VD, bias_in_dtype_V = weight_VD.to(dtype), bias_V.to(dtype)
         features_grad = torch.empty_like(features_MD) if wants_features else None
         weight_grad = torch.zeros_like(weight_VD) if wants_weight else None
@@ -75,7 +82,7 @@ class _VocabularyLoss(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         # Whoever gets them owns them alone, so that autograd takes them over instead of copying.
-        return (*(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None)
+        return (*(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None, None)
 
 
 def _to_residuals(logits_NV: Tensor, targets_N1: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def test_every_task_has_a_measure_that_its_validation_gives():
 
 
 def test_a_measure_that_a_task_does_not_have_is_refused():
-    with pytest.raises(TaskError, match=r"^training.metric=exact_match, multiple-choice is measured by acc"):
+    with pytest.raises(TaskError, match=r"^metric=exact_match, multiple-choice is measured by acc"):
         settle_metric("exact_match", "multiple-choice")
 
 

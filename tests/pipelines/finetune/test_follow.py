@@ -53,6 +53,15 @@ def test_the_time_left_is_said_shortly():
     assert describe(LINE | {"step": 40}, 120.0).endswith("tokens/s, 2 min left")
     assert describe(LINE, 9000.0).endswith("2 h 30 min left")
     assert describe(LINE, 12.0).endswith("12 s left")
+    assert describe(LINE, 89.0).endswith(", 89 s left")
+    assert describe(LINE, 90.0).endswith(", 2 min left")
+
+
+def test_of_several_heads_each_loss_is_said():
+    goals = {"topic": {"loss": 1.5}, "lm": {"loss": None}}
+    assert describe(LINE | {"goals": goals}) == (
+        "step 10 of 100 (10%) loss 0.5000 (topic 1.5000, lm none) 1,234 tokens/s"
+    )
 
 
 def test_the_time_left_follows_from_the_steps_since_the_first_line(tmp_path, said, monkeypatch):

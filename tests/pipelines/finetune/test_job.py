@@ -83,6 +83,7 @@ def test_the_best_weights_by_validation_are_kept_and_a_run_ends_when_nothing_get
         training__patience=3,
         training__epochs=40,
         run__workers=2,
+        run__shard=True,
         run__cpus_per_worker=0.4,
     )
     trained = finetune(config)
@@ -176,6 +177,7 @@ def test_several_heads_train_on_one_encoder(labelled, make_checkpoint):
     (labelled / "texts.txt").write_text("\n".join([*WEATHER, *SPORT]))
     (labelled / "config.yaml").write_text(
         f"""
+data: {{language: de}}
 heads:
   topic: {{task: sequence-classification, train: {labelled}/train.jsonl, weight: 2.0}}
   names: {{task: token-classification, train: {labelled}/tags.bio, batch_records: 4}}
@@ -191,6 +193,7 @@ output: {{path: {labelled}/out}}
     assert pipeline("token-classification", f"{trained.model}#names")("Anna schläft")[0]["entity"] == "B-PER"
     assert pipeline("fill-mask", f"{trained.model}#words")(f"{WEATHER[0]} <mask>", top_k=2)
     assert set(trained.prepared.summaries) == {"topic training", "names training", "words training"}
+    assert trained.prepared.summaries["topic training"].languages == {"de": 40}
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -231,3 +234,20 @@ def test_a_wrong_command_line_is_answered_with_all_that_is_wrong(arguments, word
     assert result.exit_code == 2
     for word in words:
         assert word in result.output
+
+
+def test_a_run_does_not_go_on_with_other_data(labelled, make_checkpoint):
+    model = make_checkpoint("XLMRobertaModel")
+    prepare(asked(labelled, model))
+    with (labelled / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"text": "neu", "label": "sport"}')
+    with pytest.raises(ConfigError, match=r"other settings \(files\..*train\.jsonl"):
+        prepare(asked(labelled, model))
+
+
+def test_a_head_is_not_called_what_torch_calls_something_else(labelled, make_checkpoint):
+    head = {"task": "sequence-classification", "train": [str(labelled / "train.jsonl")]}
+    options = {"model.path": str(make_checkpoint("XLMRobertaModel")), "output.path": str(labelled / "out")}
+    config = load_config(FinetuneConfig, options=options | {"heads.values": head})
+    with pytest.raises(TaskError, match=r"heads\.values: a head cannot have this name"):
+        prepare(config)

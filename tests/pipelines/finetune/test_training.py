@@ -17,6 +17,7 @@ from pipelines.finetune.start import open_start
 from pipelines.finetune.steps import Steps, Stream, StreamSettings
 from pipelines.finetune.supervised import Supervised
 from pipelines.finetune.training import train
+from pipelines.finetune.validation import validation_loss
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.checkpoint.keys import encoder_file_names, head_file_names
 from xlmr_core.graph import GraphPlan, Request
@@ -355,3 +356,23 @@ def test_a_loss_that_is_no_number_ends_the_run(make_checkpoint, lines, tmp_path)
     with pytest.raises(FloatingPointError, match="at step 0, it must be finite; lower the learning rate"):
         run(learner, data, tmp_path)
     assert not checkpoints(tmp_path)
+
+
+def test_gradients_that_are_no_numbers_end_the_run_before_they_reach_a_weight(make_checkpoint, lines, tmp_path):
+    directory, examples, options = case("sequence-classification", make_checkpoint, lines)
+    learner, data = start(directory, examples, options)
+    bias = learner.heads["task"].out_proj.bias
+    bias.register_hook(lambda gradient: gradient * torch.inf)
+    before = bias.detach().clone()
+    with pytest.raises(FloatingPointError, match=r"gradient norm .* at step 0"):
+        run(learner, data, tmp_path)
+    assert torch.equal(bias, before)
+    assert not checkpoints(tmp_path)
+
+
+def test_a_validation_of_a_language_model_computes_no_gradients(make_checkpoint, lines, monkeypatch):
+    directory, examples, options = case("fill-mask", make_checkpoint, lines)
+    learner, data = start(directory, examples, options)
+    stream = Stream(data, StreamSettings(RECORDS, shuffle=False), first_position=2)
+    monkeypatch.setattr("xlmr_core.tasks.vocabulary_loss._add_product", lambda *_: pytest.fail("a gradient"))
+    assert validation_loss(learner, stream).sums[:, 1].sum() > 0

@@ -50,9 +50,9 @@ def test_all_that_is_wrong_with_weights_is_said_at_once():
     with pytest.raises(TaskError) as caught:
         label_weights({"x": 1.0, "a": 0.0, "b": float("nan")}, LABELS, np.zeros(1, np.int64))
     assert str(caught.value).split("\n") == [
-        "training.class_weights.a=0.0, it must be a positive number",
-        "training.class_weights.b=nan, it must be a positive number",
-        "training.class_weights names x, labels are a, b, c, d",
+        "class_weights.a=0.0, it must be a positive number",
+        "class_weights.b=nan, it must be a positive number",
+        "class_weights names x, labels are a, b, c, d",
     ]
 
 
