@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 ORACLE := .venv-oracle
 DEMO := demo-out
 
-.PHONY: demo test test-slow lint bench oracle clean
+# How often `make chaos` kills, and where its chance begins.
+N := 30
+SEED := 0
+
+.PHONY: demo test test-slow chaos lint bench oracle clean
 
 # The stamp is rebuilt when the dependencies change.
 $(VENV)/.stamp: pyproject.toml
@@ -24,6 +28,9 @@ test: $(VENV)/.stamp
 
 test-slow: $(VENV)/.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+chaos: $(VENV)/.stamp
+	CHAOS_KILLS=$(N) CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -q -m slow tests/pipelines/finetune/test_chaos.py
 
 lint: $(VENV)/.stamp
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.corpus import Lengths, cut_texts
 from benchmarks.measure import Row, cores, ratios
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
 from pipelines.finetune.language_model import LanguageModel
 from pipelines.finetune.run import TrainingSettings
 from pipelines.finetune.start import ALONE, Goal, objective_of, open_start, write_start

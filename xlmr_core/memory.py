@@ -10,7 +10,7 @@ def keep_freed_memory() -> bool:
     """Makes glibc keep freed blocks instead of handing them back to the kernel after every operation.
 
     An encoder layer frees and takes the same tens of megabytes again within milliseconds; by default each time
-    costs thousands of page faults, which on a virtual machine is a tenth of the whole forward pass on CPU, and more of a
+    costs thousands of page faults, on a virtual machine a tenth of the whole forward pass on CPU and more of a
     training step. Meant for processes that do nothing else; never called on import.
 
     Returns:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
 from xlmr_core.graph import Annotations, EncodedRecords, GraphPlan, ModelGraph, Outputs, Preprocessor, Request
 from xlmr_core.metrics.answers import Rules
 from xlmr_core.tasks.columns import to_list

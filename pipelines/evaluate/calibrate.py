@@ -13,9 +13,9 @@ from rich.table import Table
 from pipelines.evaluate.asking import NAME, ask_portion, evaluation_plan
 from pipelines.evaluate.fitting import Fitted, LabelledLogits, Parameters, count_problems, fit
 from pipelines.evaluate.scores import portions
-from pipelines.finetune.config import LabelledSection
-from pipelines.finetune.examples import ExampleSource, ExampleSummary, check_examples, open_examples
-from pipelines.finetune.labelled import read_settings
+from pipelines.examples import ExampleSource, ExampleSummary, check_examples, open_examples
+from pipelines.examples.asked import read_settings
+from pipelines.labelled import LabelledSection
 from xlmr_core.checkpoint import Checkpoint, HeadCalibration, save_calibration
 from xlmr_core.checkpoint.location import MINI, locate
 from xlmr_core.errors import TaskError
@@ -131,6 +131,8 @@ def _own(model: str) -> Checkpoint:
 
 def _task(checkpoint: Checkpoint) -> Classify:
     """What the model does, if that has scores of a kind that can be calibrated."""
+    if checkpoint.task not in (None, _KIND):
+        raise TaskError(f"{checkpoint.spec} is for {checkpoint.task}, calibrated are models for {_KIND}; choose one")
     task = Classify.bind(checkpoint, ClassifyOptions())
     wanted = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
     if wanted.get(task.problem_type) != task.activation:

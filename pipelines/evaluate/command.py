@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.config import ConfigError, Section, is_override, load_config
-from pipelines.finetune.config import LabelledSection
-from pipelines.finetune.options import Debug, Device, LabelColumn, Language, OnError, TextColumn
+from pipelines.labelled import Debug, Device, LabelColumn, LabelledSection, Language, OnError, TextColumn
 from pipelines.outcome import run_command
 
 

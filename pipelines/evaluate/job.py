@@ -13,10 +13,10 @@ from pipelines.evaluate.asking import Candidate, evaluation_plan
 from pipelines.evaluate.results import Evaluation, Result
 from pipelines.evaluate.scores import Examination, Scores, portions
 from pipelines.evaluate.vectors import MOST_PAIRS
-from pipelines.finetune.config import LabelledSection
-from pipelines.finetune.examples import ExampleSource, ExampleSummary, check_examples, open_examples
-from pipelines.finetune.examples.example import Task
-from pipelines.finetune.labelled import read_settings
+from pipelines.examples import ExampleSource, ExampleSummary, check_examples, open_examples
+from pipelines.examples.asked import read_settings
+from pipelines.examples.example import Task
+from pipelines.labelled import LabelledSection
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import ArgumentError, InputError, TaskError
 from xlmr_core.graph import GraphPlan, ModelGraph

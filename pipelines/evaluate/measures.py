@@ -8,8 +8,8 @@ from typing import Any, Protocol, Self
 from pipelines.evaluate.asking import Answers
 from pipelines.evaluate.vectors import VectorPairs
 from pipelines.evaluate.words import WordScores, word_answers
-from pipelines.finetune.examples import Example, WordLabels
-from pipelines.finetune.examples.labels import is_tag_set, labels_of
+from pipelines.examples import Example, WordLabels
+from pipelines.examples.labels import is_tag_set, labels_of
 from xlmr_core.errors import TaskError
 from xlmr_core.graph import GraphPlan
 from xlmr_core.metrics import (

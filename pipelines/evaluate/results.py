@@ -8,8 +8,8 @@ from typing import cast
 
 from pipelines.evaluate.measures import LOWER_IS_BETTER
 from pipelines.evaluate.scores import Scores
-from pipelines.finetune.examples import ExampleSummary
-from pipelines.finetune.examples.example import Task
+from pipelines.examples import ExampleSummary
+from pipelines.examples.example import Task
 from xlmr_core.metrics import Spread, over_languages
 
 

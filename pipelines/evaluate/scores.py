@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.evaluate.asking import ask_portion, evaluation_plan
 from pipelines.evaluate.measures import Measure, measure_of
 from pipelines.evaluate.vectors import VectorPairs
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
 from xlmr_core.graph import ModelGraph, Preprocessor
 from xlmr_core.metrics import EntityScores, QuestionAnswering
 from xlmr_core.metrics.answers import Rules

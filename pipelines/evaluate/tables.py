@@ -11,6 +11,8 @@ NO_LANGUAGE = "(none)"
 MEAN, ALL = "mean of languages", "all records"
 # Of several models, so many measures have a table each.
 _COMPARED = 2
+# Larger values, as perplexities of models that know nothing are, have exponents.
+_MOST_WRITTEN_OUT = 1e9
 
 
 def tables(evaluation: Evaluation) -> Iterator[Table]:
@@ -99,8 +101,8 @@ def cell(measures: Mapping[str, float], name: str, *, signed: bool = False) -> s
     if name not in measures:
         return ""
     value = measures[name]
-    digits = 3 if abs(value) < 100 else 1
-    return f"{value:+,.{digits}f}".replace("-", "−") if signed else f"{value:,.{digits}f}"
+    form = ",.3f" if abs(value) < 100 else ",.1f" if abs(value) < _MOST_WRITTEN_OUT else ".2e"
+    return f"{value:+{form}}".replace("-", "−") if signed else f"{value:{form}}"
 
 
 def spread_cell(spread: Mapping[str, Spread], name: str, *, signed: bool = False) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pipelines.evaluate.asking import NAME, Answers
-from pipelines.finetune.examples import WordLabels
+from pipelines.examples import WordLabels
 from xlmr_core.graph.windows import windowed_records
 from xlmr_core.metrics import Classification
 from xlmr_core.tasks.tag import Tag

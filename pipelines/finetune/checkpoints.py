@@ -14,7 +14,7 @@ import torch
 
 from pipelines.finetune.learner import Learner
 from pipelines.finetune.sharding import is_sharded, optimiser_part, whole_state
-from pipelines.finetune.trained import load_trained_state, trained_state
+from pipelines.finetune.trainable import load_trainable_state, trainable_state
 from pipelines.finetune.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def resume(learner: Learner, optimiser: torch.optim.Optimizer, folder: Path) -> 
     # The processes of a machine share what they only read a part of.
     mapped = is_sharded(learner)
     state: dict[str, Any] = torch.load(whole[-1] / _STATE, weights_only=True, map_location="cpu", mmap=mapped)
-    load_trained_state(learner, state["learner"])
+    load_trainable_state(learner, state["learner"])
     optimiser.load_state_dict(optimiser_part(state["optimiser"], optimiser))
     logger.info("resumed from %s", whole[-1].name)
     return int(state["step"]), state["watch"]
@@ -73,7 +73,7 @@ def save(
         {
             "step": step,
             "watch": watch.state(),
-            "learner": trained_state(learner),
+            "learner": trainable_state(learner),
             "optimiser": optimiser.state_dict(),
         },
         wanted=writes,
@@ -102,7 +102,7 @@ def save(
 
 def save_best(learner: Learner, step: int, folder: Path, *, writes: bool = True) -> None:
     """Keeps the present weights beside those that were the best before; the next checkpoint removes these."""
-    state = whole_state(trained_state(learner), wanted=writes)
+    state = whole_state(trainable_state(learner), wanted=writes)
     if not writes:
         return
     draft = folder / f".{_BEST}{step:09d}.{os.getpid()}"
@@ -112,7 +112,7 @@ def save_best(learner: Learner, step: int, folder: Path, *, writes: bool = True)
 
 def load_best(learner: Learner, step: int, folder: Path) -> None:
     """Gives a learner the weights that were the best."""
-    load_trained_state(learner, torch.load(_best(folder, step), weights_only=True, map_location="cpu"))
+    load_trainable_state(learner, torch.load(_best(folder, step), weights_only=True, map_location="cpu"))
 
 
 def _best(folder: Path, step: int | None) -> Path:

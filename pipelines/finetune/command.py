@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.finetune import command_line, options
+from pipelines import labelled
+from pipelines.finetune import command_line
 from pipelines.finetune.recipe import recipe_file, recipes
 from pipelines.outcome import run_command
 
@@ -39,10 +40,10 @@ def finetune(
         list[str] | None, typer.Option(help="The same, for checking; labels must be known.", show_default=False)
     ] = None,
     output: command_line.Output = None,
-    text_column: options.TextColumn = None,
-    label_column: options.LabelColumn = None,
-    language: options.Language = None,
-    on_error: options.OnError = None,
+    text_column: labelled.TextColumn = None,
+    label_column: labelled.LabelColumn = None,
+    language: labelled.Language = None,
+    on_error: labelled.OnError = None,
     max_length: command_line.MaxLength = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the data. Default: the recipe's, else 3.", show_default=False)
@@ -57,10 +58,10 @@ def finetune(
     ] = None,
     seed: command_line.Seed = None,
     workers: command_line.Workers = None,
-    device: options.Device = None,
+    device: labelled.Device = None,
     ray_address: command_line.RayAddress = None,
     config: command_line.ConfigFile = None,
-    debug: options.Debug = False,
+    debug: labelled.Debug = False,
 ) -> None:
     """Train a head, and the encoder below it, on labelled data.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipelines.config import Count, Counts, Factors, Names, Places, Section, Texts
+from pipelines.labelled import LabelledSection
 
 Task = Literal[
     "sequence-classification",
@@ -16,53 +17,9 @@ Task = Literal[
     "causal-lm",
     "embedding",
 ]
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class LabelledSection(Section):
-    """How labelled files are read. Columns are found by their usual names where they are not named.
-
-    Attributes:
-        problem_type: Of sequence classification.
-        format: Of every file, instead of what its name and content say.
-        language: Of every record, instead of what a column or the file's name says.
-        text_column, pair_column, label_column, words_column, tags_column, entities_column, question_column,
-            answers_column, language_column, id_column: Which column is what.
-        choices_columns: One column with a list of choices, or one a choice.
-        positives_column, negatives_column: Texts that fit, and texts that do not, of sentence embeddings.
-        first_choice: The number that stands for the first choice.
-        label_names: Names of labels that the data gives as numbers from 0.
-        word_gap: What stands between words where the data does not tell; "" for scripts without blanks.
-        token_index, tag_index: Columns of CoNLL files, from 0 or, negative, from the end.
-        quoting: Whether TSV files quote fields; default: as the first ones look.
-        on_error: Whether a record that cannot be used ends the run before it begins or is left out.
-    """
-
-    problem_type: ProblemType = "single_label_classification"
-    format: Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", "text", "parallel"] | None = None
-    language: str | None = None
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
-    words_column: str | None = None
-    tags_column: str | None = None
-    entities_column: str | None = None
-    question_column: str | None = None
-    answers_column: str | None = None
-    choices_columns: Texts | None = None
-    positives_column: str | None = None
-    negatives_column: str | None = None
-    language_column: str | None = None
-    id_column: str | None = None
-    first_choice: Annotated[int, Field(ge=0, le=1)] = 0
-    label_names: Names = ()
-    word_gap: str = " "
-    token_index: int | None = None
-    tag_index: int | None = None
-    quoting: bool | None = None
-    on_error: Literal["fail", "quarantine"] = "fail"
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class VectorSection(Section):
@@ -165,7 +122,8 @@ class TrainingSection(Section):
         freeze: What is not trained: "embeddings", "encoder" for all but the heads, or a number of lower layers.
         gradient_checkpointing: Less memory for a third more time: activations are computed again.
         validation_steps: Steps between validations; default: ten in a run.
-        validation_records: Most records of each language that are measured while training; default: all.
+        validation_records: Most records of each language that are measured while training; default: all, of sentence
+            vectors 10,000.
         patience: So many validations without anything better end the run; default: it goes on to its end.
         min_delta: How much better something must be for that.
         seed: Of a fresh head, of the order and of dropout.
@@ -179,8 +137,8 @@ class TrainingSection(Section):
     warmup: Annotated[float, Field(ge=0.0)] = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: Share = 0.0
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
     epsilon: Rate = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0.0)] = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -257,6 +215,13 @@ def _head_names(heads: dict[str, DataSection]) -> dict[str, DataSection]:
     return heads
 
 
+def _filled(own: Any, shared: Any) -> Any:
+    """What one head says, and where it says nothing what all share."""
+    if not isinstance(own, dict) or not isinstance(shared, dict):
+        return own
+    return {**shared, **{name: _filled(value, shared.get(name)) for name, value in own.items()}}
+
+
 class FinetuneConfig(Section):
     """Everything `xlmr finetune` needs to know.
 
@@ -284,7 +249,7 @@ class FinetuneConfig(Section):
             # So that what is missing is named as the command line names it.
             return {**values, "data": {} if data is None else data}
         if isinstance(heads, dict) and isinstance(data, dict):
-            shared = {name: {**data, **own} if isinstance(own, dict) else own for name, own in heads.items()}
+            shared = {name: _filled(own, data) for name, own in heads.items()}
             return {**values, "data": None, "heads": shared}
         return values
 

@@ -49,7 +49,7 @@ def backward(
         width: Values of a vector, D.
         device: Where vectors are.
         reduce: Adds up a tensor over all workers; None for one.
-        filler: Number of a micro-batch of another worker that is computed too, for nothing but that all compute as many.
+        filler: Number of a micro-batch of another worker that is computed too, so that all compute as many.
 
     Returns:
         The loss of the step for the worker that computes the first micro-batch, 0 for the others, so that losses sum

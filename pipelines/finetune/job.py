@@ -28,7 +28,7 @@ from pipelines.finetune.checkpoints import checkpoints
 from pipelines.finetune.config import FinetuneConfig, RunSection
 from pipelines.finetune.follow import follow
 from pipelines.finetune.goal import Goal
-from pipelines.finetune.looking import plan_validation
+from pipelines.finetune.plan import plan_steps, trainable_settings
 from pipelines.finetune.prepare import (
     CHECKPOINTS,
     DATA,
@@ -42,11 +42,11 @@ from pipelines.finetune.prepare import (
     settle,
 )
 from pipelines.finetune.run import Workers
-from pipelines.finetune.schedule import plan_steps, trained_settings
 from pipelines.finetune.sharding import shard, whole_learner
 from pipelines.finetune.start import open_start, write_trained
-from pipelines.finetune.trained import adapter_base, choose_trained
+from pipelines.finetune.trainable import adapter_base, choose_trainable
 from pipelines.finetune.training import METRICS, train
+from pipelines.finetune.validation_plan import plan_validation
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import XLMRError
 from xlmr_core.memory import keep_freed_memory
@@ -206,22 +206,32 @@ def _worker(loop: dict[str, Any]) -> None:
         os.chdir(loop["folder"])
     context, device = get_context(), torch.device(loop["device"])
     workers = Workers(context.get_world_rank(), context.get_world_size(), _Summed(device), _gather)
+    train_and_write(loop, workers)
+    dist.barrier()
+
+
+@contextmanager
+def _saying_if_full() -> Iterator[None]:
     try:
-        train_and_write(loop, workers)
+        yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
         rule = "what was trained up to the newest checkpoint is kept; make room and run the same command again"
-        raise TrainingError(f"{loop['output']} takes no more: {error.strerror}, {rule}") from error
-    dist.barrier()
+        raise TrainingError(f"the output takes no more: {error.strerror}, {rule}") from error
 
 
+@_saying_if_full()
 def train_and_write(loop: dict[str, Any], workers: Workers) -> None:
     """Trains from the newest checkpoint to the end and writes the model; a plain function of one process.
 
     Args:
         loop: The config, what is learnt, where, on which device and with how many threads.
         workers: Which of several processes this is.
+
+    Raises:
+        TrainingError: The disk is full.
+        XLMRError: See `train` and `write_trained`.
     """
     config = FinetuneConfig.model_validate(loop["config"])
     goals: list[Goal] = loop["goals"]
@@ -229,8 +239,8 @@ def train_and_write(loop: dict[str, Any], workers: Workers) -> None:
     torch.set_num_threads(loop["threads"])
     # A step frees and takes the same memory again as the one before it.
     keep_freed_memory()
-    learner, trained = open_start(output / START, goals), trained_settings(config)
-    choose_trained(learner, trained, seed=config.training.seed)
+    learner, trained = open_start(output / START, goals), trainable_settings(config)
+    choose_trainable(learner, trained, seed=config.training.seed)
     learner.encoder.encoder.checkpointing = config.training.gradient_checkpointing
     if config.run.shard and workers.count > 1:
         shard(learner, device, bfloat16=config.training.dtype == "bfloat16")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
 from pipelines.finetune.objective import Losses
 from pipelines.finetune.steps import MicroBatch
 from pipelines.finetune.training_set import Portion, TrainingSet, join
@@ -144,7 +144,7 @@ class LanguageModel:
             lengths=windows.length,
             restarts=restarts,
             sequences=np.ones(len(windows), dtype=np.int64),
-            language=np.array(languages, dtype=np.int16)[windows.item],
+            language=np.array(languages, dtype=np.int32)[windows.item],
             targets=np.zeros(0, dtype=np.int64),
         )
         return portion, dict(windows.refused)

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pyarrow.parquet as pq
 
-from pipelines.finetune.examples.words import find_words, join_words
+from pipelines.examples.words import find_words, join_words
 
 # Codes of one language under two names. aka > twi, ajp > apc as in FLORES+; kzj was retired into dtp (ISO 639-3).
 MERGED = {"aka_Latn": "twi_Latn", "ajp_Arab": "apc_Arab", "kzj_Latn": "dtp_Latn"}

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.evaluate.scores import Scores, score
-from pipelines.finetune.examples import Example, ReadSettings, WordLabels, open_examples
-from pipelines.finetune.examples.example import Gold, Task
-from pipelines.finetune.examples.words import find_words
+from pipelines.examples import Example, ReadSettings, WordLabels, open_examples
+from pipelines.examples.example import Gold, Task
+from pipelines.examples.words import find_words
 from pipelines.finetune.mini_files import read_tagged, read_topics
 from xlmr_core.checkpoint import Checkpoint
 

@@ -10,6 +10,7 @@ OUT/model/             the trained model, last
 
 import json
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -18,17 +19,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipelines.config import ConfigError
+from pipelines.examples import Example, ExampleSource, ExampleSummary, check_examples, open_examples
+from pipelines.examples.asked import read_settings
 from pipelines.finetune.checkpoints import clear_checkpoints
-from pipelines.finetune.config import DataSection, FinetuneConfig
-from pipelines.finetune.examples import Example, ExampleSource, ExampleSummary, check_examples, open_examples
+from pipelines.finetune.config import DataSection, FinetuneConfig, LoraSection
 from pipelines.finetune.goal import Goal, goal_of
-from pipelines.finetune.labelled import read_settings
+from pipelines.finetune.label_weights import label_weights
 from pipelines.finetune.language_model import LanguageModel
-from pipelines.finetune.schedule import trained_settings
+from pipelines.finetune.plan import trainable_settings
 from pipelines.finetune.start import objective_of, write_start
-from pipelines.finetune.trained import trained_problems
-from pipelines.finetune.weights import label_weights
+from pipelines.finetune.trainable import trainable_problems
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import InputError, TaskError
 
@@ -222,11 +225,16 @@ def _goals(
         TaskError: All that does not fit the model or the tasks.
     """
     problems = []
+    if config.lora.rank is None and config.lora != LoraSection():
+        problems.append("lora.rank is not given, the other settings of lora say nothing without it; give it, such as 8")
     if base is not None:
         tasks = [section.task for section in config.goals.values()]
-        problems += trained_problems(trained_settings(config), base, tasks)
+        problems += trainable_problems(trainable_settings(config), base, tasks)
     elif config.lora.rank is not None or config.training.freeze is not None:
         problems.append("the encoder starts from chance, nothing of it can stay frozen; leave freeze and lora out")
+    if config.training.patience is not None and not any(files.validation for files in opened.values()):
+        rule = "nothing is measured without validation data; give some, or leave it out"
+        problems.append(f"training.patience={config.training.patience}, {rule}")
     goals = {}
     for name, files in opened.items():
         labels = summaries["training" if len(opened) == 1 else f"{name} training"].label_set
@@ -235,13 +243,32 @@ def _goals(
             goals[name] = goal_of(config, name, labels, base, pairs=pairs)
         except TaskError as error:
             problems.append(str(error))
+        problems += _label_problems("data" if len(opened) == 1 else f"heads.{name}", files.section, labels)
     if problems:
         raise TaskError("\n".join(problems))
     return goals
 
 
+def _label_problems(where: str, section: DataSection, labels: tuple[str, ...]) -> list[str]:
+    """Why nothing can be learnt of labels as they are, or not with these weights."""
+    problems = []
+    chosen = section.task in ("sequence-classification", "token-classification")
+    if chosen and section.problem_type == "single_label_classification" and len(labels) == 1:
+        rule = "one label alone cannot be told from others; add examples of another"
+        problems.append(f"{where}: all training examples are labelled {labels[0]}, {rule}")
+    if isinstance(section.class_weights, dict) and labels:
+        try:
+            label_weights(section.class_weights, labels, np.zeros(0, dtype=np.int64))
+        except TaskError as error:
+            problems += [f"{where}: {line}" for line in str(error).splitlines()]
+    return problems
+
+
 def _check_output(output: Path, asked: dict[str, Any]) -> None:
-    """Raises ConfigError for an output that is not this run's to write to."""
+    """Raises ConfigError for an output that is not this run's to write to, or nobody's."""
+    there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    if not output.is_file() and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ConfigError(f"{output} cannot be written, {there} does not allow it; choose another output")
     if (output / MODEL).exists():
         raise ConfigError(f"{output} holds a finished run; choose another output or delete it")
     if (output / REQUEST).is_file():

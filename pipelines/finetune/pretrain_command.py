@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.finetune import command_line, options
+from pipelines import labelled
+from pipelines.finetune import command_line
 from pipelines.finetune.recipe import recipe_file
 from pipelines.outcome import run_command
 
@@ -59,9 +60,9 @@ def pretrain(
     mask_rate: Annotated[
         float | None, typer.Option(help="Share of the tokens that is found again. Default: 0.15.", show_default=False)
     ] = None,
-    text_column: options.TextColumn = None,
-    language: options.Language = None,
-    on_error: options.OnError = None,
+    text_column: labelled.TextColumn = None,
+    language: labelled.Language = None,
+    on_error: labelled.OnError = None,
     max_length: command_line.MaxLength = None,
     epochs: Annotated[
         float | None,
@@ -79,10 +80,10 @@ def pretrain(
     ] = None,
     seed: command_line.Seed = None,
     workers: command_line.Workers = None,
-    device: options.Device = None,
+    device: labelled.Device = None,
     ray_address: command_line.RayAddress = None,
     config: command_line.ConfigFile = None,
-    debug: options.Debug = False,
+    debug: labelled.Debug = False,
 ) -> None:
     """Train a language model on texts, and on pairs of translations: go on with one, or start from chance.
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
 from pipelines.finetune.steps import MicroBatch
 from pipelines.finetune.training_set import Portion, TrainingSet, join
 from pipelines.finetune.vector_loss import VectorLoss, refuse
@@ -191,7 +191,7 @@ class SentenceVectors:
             lengths=records.length,
             restarts=np.zeros(len(records.length), dtype=np.int32),
             sequences=np.diff(records.item_splits),
-            language=np.array([names.setdefault(e.language, len(names)) for e in kept], dtype=np.int16),
+            language=np.array([names.setdefault(e.language, len(names)) for e in kept], dtype=np.int32),
             targets=_graded(kept) if wanted is None else wanted[usable],
         )
         return portion, refused

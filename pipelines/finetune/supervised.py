@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
+from pipelines.finetune.label_weights import target_weight
 from pipelines.finetune.objective import Losses
 from pipelines.finetune.steps import MicroBatch
 from pipelines.finetune.training_set import Per, Portion, TrainingSet, join
-from pipelines.finetune.weights import target_weight
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import InputError
 from xlmr_core.graph import Annotation, GraphPlan, Preprocessor
@@ -135,7 +135,7 @@ class Supervised:
             lengths=records.length,
             restarts=np.zeros(len(records.length), dtype=np.int32),
             sequences=np.bincount(records.record_of_item[records.item], minlength=len(kept)),
-            language=np.array(languages, dtype=np.int16),
+            language=np.array(languages, dtype=np.int32),
             targets=_targets(annotation, kept, records),
         )
         return portion, dict(windows.refused)

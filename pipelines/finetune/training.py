@@ -25,6 +25,7 @@ from pipelines.finetune.run import Reduce, TrainingSettings, Validation, Workers
 from pipelines.finetune.sentence_vectors import SentenceVectors
 from pipelines.finetune.steps import MicroBatch, Steps
 from pipelines.finetune.watch import Watch, WatchedGoal
+from xlmr_core.errors import CheckpointError
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 # Gradients are added up over workers in portions of at most so many values, or one parameter.
@@ -53,12 +54,16 @@ def train(
         Lines of metrics, means over `log_steps` steps; nothing is trained until the next one is asked for.
 
     Raises:
+        CheckpointError: The newest checkpoint is of another run, or not the same for all workers.
         FloatingPointError: The loss or a gradient is not finite; the last checkpoint is from before.
     """
     workers = workers or Workers()
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _optimiser(learner, settings)
     step, state = resume(learner, optimiser, folder)
+    if len(found := set(workers.gather(step))) > 1:
+        rule = "all must go on from one; the output must be on storage that they share"
+        raise CheckpointError(f"the workers found checkpoints of steps {', '.join(map(str, sorted(found)))}, {rule}")
     curves = Curves(folder / METRICS, folder / TENSORBOARD, step=step) if workers.rank == 0 else None
     watch = _watch(steps, settings, validation, curves, state)
     learner.train()

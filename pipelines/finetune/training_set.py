@@ -29,7 +29,7 @@ class TrainingSet:
         splits: Sequence w is `ids[splits[w]:splits[w + 1]]` (W+1,), int64.
         restarts: Token of each sequence at which positions begin anew, as at a translation; 0 for none (W,), int32.
         records: Record r owns sequences records[r] to records[r + 1], its windows or its choices (R+1,), int64.
-        language: Language of each record (R,), int16.
+        language: Language of each record (R,), int32.
         languages: Their names; "" where none was given.
         targets: What should be answered, one row for what `per` names; float for numbers and several labels, else
             int64 with -100 for nothing.
@@ -112,7 +112,7 @@ class Portion:
         lengths: Tokens of each sequence (W,).
         restarts: (W,).
         sequences: Sequences of each record (R,).
-        language: (R,), int16.
+        language: (R,), int32.
         targets: As `TrainingSet.targets`.
     """
 

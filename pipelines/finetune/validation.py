@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pipelines.evaluate.scores import Scores, score
 from pipelines.evaluate.words import WordScores
+from pipelines.examples import Example
 from pipelines.finetune.by_language import NO_LANGUAGE, WIDTH, language_sums
-from pipelines.finetune.examples import Example
 from pipelines.finetune.learner import Learner
 from pipelines.finetune.steps import Stream
 from xlmr_core.encoder import Encoder

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.finetune.examples import Example
+from pipelines.examples import Example
 from xlmr_core.errors import TaskError
 from xlmr_core.tasks import embed_losses
 from xlmr_core.tasks.losses import group_of_item

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipelines.annotate.rows import parse_tasks
 from pipelines.cli import app
 from pipelines.evaluate.calibrate import calibrate
-from pipelines.finetune.config import LabelledSection
+from pipelines.labelled import LabelledSection
 from xlmr_core.checkpoint import Checkpoint
 from xlmr_core.errors import TaskError
 from xlmr_core.graph import GraphPlan, ModelGraph, Preprocessor
@@ -151,10 +151,12 @@ def test_what_cannot_be_calibrated_is_said_before_anything_is_computed(
 ):
     single = str(make_checkpoint("XLMRobertaForSequenceClassification", labels=LABELS))
     number = str(make_checkpoint("XLMRobertaForSequenceClassification", labels=["x"], problem_type="regression"))
+    tagger = str(make_checkpoint("XLMRobertaForTokenClassification", labels=LABELS))
     few = write(tmp_path / "few.jsonl", [{"text": text, "label": "a"} for text in phrases[:50]])
     strange = write(tmp_path / "strange.jsonl", [{"text": text, "label": "sport"} for text in phrases])
     for model, data, said in (
         ("mini#language", few, "part of this package, .* copy it to a directory"),
+        (tagger, few, "is for token-classification, calibrated are models for sequence-classification; choose one"),
         (number, few, "is for regression, its scores are by none; calibrated are those by softmax"),
         (single, few, "got 50 labelled records that the model can read, a temperature needs at least 100"),
         (single, strange, "labels sport in the data, the model knows a, b, c"),

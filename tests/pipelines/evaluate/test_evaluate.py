@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.evaluate.job import evaluate
 from pipelines.evaluate.tables import notes
-from pipelines.finetune.config import LabelledSection
+from pipelines.labelled import LabelledSection
 from xlmr_core import pipeline
 from xlmr_core.errors import InputError, TaskError
 

@@ -8,7 +8,7 @@ import pytest
 from pipelines.evaluate.page import render
 from pipelines.evaluate.results import Evaluation, Result
 from pipelines.evaluate.scores import Scores
-from pipelines.finetune.examples import ExampleSummary
+from pipelines.examples import ExampleSummary
 from xlmr_core.metrics import Classification, EntityScores, Perplexity
 
 HOSTILE = [

@@ -10,8 +10,8 @@ from pipelines.cli import app
 from pipelines.evaluate import job
 from pipelines.evaluate.asking import Candidate
 from pipelines.evaluate.job import evaluate
-from pipelines.evaluate.tables import tables
-from pipelines.finetune.config import LabelledSection
+from pipelines.evaluate.tables import cell, tables
+from pipelines.labelled import LabelledSection
 from xlmr_core.errors import TaskError
 
 LABELS = ["a", "b", "c"]
@@ -98,3 +98,15 @@ def test_every_line_of_a_comparison_has_every_column(models, data):
         assert {len(list(column.cells)) for column in table.columns} == {3 + 1 + 1 + 1}
     assert not math.isnan(done.differences[1].spread["accuracy"].mean)
     assert done.differences[1].spread["accuracy"].max == 0
+
+
+def test_measures_are_written_shortly_however_large():
+    values = {"share": 0.6464, "words": 1234.56, "perplexity": 7.6e18, "difference": -2e10}
+    assert [cell(values, name) for name in ("share", "words", "perplexity", "other")] == [
+        "0.646",
+        "1,234.6",
+        "7.60e+18",
+        "",
+    ]
+    assert cell(values, "difference", signed=True) == "−2.00e+10"
+    assert cell(values, "share", signed=True) == "+0.646"

@@ -15,7 +15,7 @@ from pipelines.evaluate import job
 from pipelines.evaluate.job import evaluate
 from pipelines.evaluate.tables import notes
 from pipelines.evaluate.vectors import VectorPairs
-from pipelines.finetune.config import LabelledSection
+from pipelines.labelled import LabelledSection
 from xlmr_core import pipeline
 from xlmr_core.errors import InputError, TaskError
 from xlmr_core.metrics import Retrieval

@@ -11,8 +11,8 @@ from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFas
 from pipelines.evaluate.asking import Answers, evaluation_plan
 from pipelines.evaluate.job import evaluate
 from pipelines.evaluate.words import WordScores, word_answers
-from pipelines.finetune.config import LabelledSection
-from pipelines.finetune.examples import WordLabels
+from pipelines.examples import WordLabels
+from pipelines.labelled import LabelledSection
 from xlmr_core.graph import ModelGraph, Preprocessor
 from xlmr_core.graph.windows import windowed_records
 from xlmr_core.tasks.tag_targets import join_words

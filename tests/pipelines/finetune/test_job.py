@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.config import ConfigError, load_config
 from pipelines.evaluate.job import evaluate
-from pipelines.finetune.config import FinetuneConfig, LabelledSection
+from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.goal import Goal
 from pipelines.finetune.job import finetune
 from pipelines.finetune.prepare import prepare
 from pipelines.finetune.start import write_start
+from pipelines.labelled import LabelledSection
 from xlmr_core import pipeline
 from xlmr_core.errors import InputError, TaskError
 

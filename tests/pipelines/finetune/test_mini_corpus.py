@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.finetune.examples.words import find_words
+from pipelines.examples.words import find_words
 from pipelines.finetune.mini_corpus import (
     ENTITIES,
     MAX_HELD_OUT,

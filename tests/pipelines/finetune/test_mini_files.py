@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.finetune.examples import ReadSettings, check_examples, open_examples
+from pipelines.examples import ReadSettings, check_examples, open_examples
 from pipelines.finetune.mini_corpus import Corpus, Part, Tagged, Text, Topic
 from pipelines.finetune.mini_files import (
     MAX_FRAGMENT_WORDS,

@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.config import ConfigError
+from pipelines.examples import ExampleSource, ExampleSummary, check_examples, open_examples
+from pipelines.examples.asked import read_settings
 from pipelines.finetune import command_line
 from pipelines.finetune.config import DataSection, FinetuneConfig
-from pipelines.finetune.examples import ExampleSource, ExampleSummary, check_examples, open_examples
-from pipelines.finetune.labelled import read_settings
+from pipelines.finetune.plan import plan_steps
 from pipelines.finetune.prepare import CHECKPOINTS, DATA, MODEL, START, prepare
 from pipelines.finetune.recipe import recipe_file, recipes
-from pipelines.finetune.schedule import plan_steps
 from pipelines.finetune.start import open_start, write_trained
 from pipelines.finetune.training import train
 from xlmr_core.checkpoint import Checkpoint

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.examples import Example
 from pipelines.finetune import contrastive
-from pipelines.finetune.examples import Example
 from pipelines.finetune.sentence_vectors import SentenceVectors, Teacher, embedding_settings, text_number
 from pipelines.finetune.steps import Stream, StreamSettings
 from pipelines.finetune.vector_loss import VectorLoss

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from pipelines.evaluate.asking import evaluation_plan
 from pipelines.evaluate.scores import score
+from pipelines.examples import Example, WordLabels
 from pipelines.finetune.alarm import Alarm, Watched
 from pipelines.finetune.by_language import whole_loss
 from pipelines.finetune.chance import chance_of_labels
 from pipelines.finetune.curves import Curves, read_lines
-from pipelines.finetune.examples import Example, WordLabels
+from pipelines.finetune.label_weights import count_labels
 from pipelines.finetune.learner import Learner
 from pipelines.finetune.steps import Stream, StreamSettings
 from pipelines.finetune.supervised import Supervised
@@ -28,7 +29,6 @@ from pipelines.finetune.validation import (
     validation_line,
     validation_loss,
 )
-from pipelines.finetune.weights import count_labels
 from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory
 from xlmr_core.graph import GraphPlan, Request
 

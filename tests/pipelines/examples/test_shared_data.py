@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.finetune.examples import ExampleSummary, ReadSettings, WordLabels, check_examples, open_examples
+from pipelines.examples import ExampleSummary, ReadSettings, WordLabels, check_examples, open_examples
 
 CLASSIFY, TAG = "sequence-classification", "token-classification"
 

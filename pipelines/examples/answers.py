@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from bisect import bisect_left
 
-from pipelines.finetune.examples.example import Span
+from pipelines.examples.example import Span
 
 # How far from the given place an answer is looked for, in code points of the (normalised) context: within the first of
 # these that holds it at all, it must be there once.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.finetune.examples import ExampleColumns, ReadSettings, check_examples, label_set, open_examples
-from pipelines.finetune.examples.labels import label_order
-from pipelines.finetune.examples.tags import TagCheck
+from pipelines.examples import ExampleColumns, ReadSettings, check_examples, label_set, open_examples
+from pipelines.examples.labels import label_order
+from pipelines.examples.tags import TagCheck
 from xlmr_core.errors import InputError
 
 GOOD = {

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.finetune.examples import Example, ReadSettings, check_examples, open_examples
-from pipelines.finetune.examples.columns import _NAMES
-from pipelines.finetune.examples.example import Task
+from pipelines.examples import Example, ReadSettings, check_examples, open_examples
+from pipelines.examples.columns import _NAMES
+from pipelines.examples.example import Task
 from xlmr_core.errors import InputError
 
 ROOT = Path(__file__).parents[4]
@@ -67,6 +67,6 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, name: str, content: bytes
 
 def test_the_room_loads_neither_ray_nor_torch():
     absent = ["ray", "torch", "datasets", "transformers"]
-    code = f"import sys, pipelines.finetune.examples; print([name for name in {absent} if name in sys.modules])"
+    code = f"import sys, pipelines.examples; print([name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipelines.finetune.examples.example import Example, WordLabels
+from pipelines.examples.example import Example, WordLabels
 
 # Tags of one type in the order in which they occur in an entity.
 _ORDER = "BIMELSU"

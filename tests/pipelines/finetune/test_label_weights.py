@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from pipelines.finetune import weights as module
-from pipelines.finetune.weights import count_labels, label_weights, target_weight
+from pipelines.finetune.label_weights import count_labels, label_weights, target_weight
 from xlmr_core.errors import TaskError
 
 # The first example of a process may be slow.

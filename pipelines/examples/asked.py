@@ -1,8 +1,8 @@
-"""From what a config says of labelled files to how they are read; apart, so that a config loads nothing that reads."""
+"""From what a config says of labelled files to how they are read."""
 
-from pipelines.finetune.config import LabelledSection
-from pipelines.finetune.examples import ExampleColumns, ReadSettings
-from pipelines.finetune.examples.example import Task
+from pipelines.examples import ExampleColumns, ReadSettings
+from pipelines.examples.example import Task
+from pipelines.labelled import LabelledSection
 
 _COLUMNS = (
     *("text", "pair", "label", "words", "tags", "entities", "question", "answers", "positives", "negatives"),

@@ -15,8 +15,8 @@ from pipelines.annotate.inputs import InputFile, expand_inputs
 from pipelines.annotate.lines import MAX_RECORD_BYTES, parse_records, read_header
 from pipelines.annotate.records import BOM, split_records
 from pipelines.annotate.streams import ForwardStream, unreadable
-from pipelines.finetune.examples.columns import ExampleColumns, FoundColumns
-from pipelines.finetune.examples.example import ProblemType, Task
+from pipelines.examples.columns import ExampleColumns, FoundColumns
+from pipelines.examples.example import ProblemType, Task
 from xlmr_core.errors import InputError
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", "text", "parallel"]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.finetune.examples import Example, ExampleColumns, ReadSettings, check_examples, open_examples
-from pipelines.finetune.examples.example import Notices, Rejected
-from pipelines.finetune.examples.words import find_words, join_words
+from pipelines.examples import Example, ExampleColumns, ReadSettings, check_examples, open_examples
+from pipelines.examples.example import Notices, Rejected
+from pipelines.examples.words import find_words, join_words
 
 TAGGING = ReadSettings("token-classification")
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from pipelines.finetune.examples.example import MAX_PLACES, Example, Notices, Rejected, WordLabels
-from pipelines.finetune.examples.files import ExampleFile
-from pipelines.finetune.examples.labels import LabelCounts, label_order
-from pipelines.finetune.examples.reading import ExampleSource, read_file
-from pipelines.finetune.examples.tags import TagCheck
+from pipelines.examples.example import MAX_PLACES, Example, Notices, Rejected, WordLabels
+from pipelines.examples.files import ExampleFile
+from pipelines.examples.labels import LabelCounts, label_order
+from pipelines.examples.reading import ExampleSource, read_file
+from pipelines.examples.tags import TagCheck
 from xlmr_core.errors import InputError
 
 # Ids that are compared: 16 bytes of memory each.

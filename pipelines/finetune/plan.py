@@ -6,27 +6,27 @@ import numpy as np
 
 from pipelines.finetune import chance
 from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.label_weights import count_labels
 from pipelines.finetune.language_model import LanguageModel
 from pipelines.finetune.learner import Learner, Objective
 from pipelines.finetune.run import TrainingSettings
 from pipelines.finetune.sentence_vectors import SentenceVectors
 from pipelines.finetune.steps import Steps, Stream, StreamSettings
 from pipelines.finetune.supervised import Supervised
-from pipelines.finetune.trained import TrainedSettings
+from pipelines.finetune.trainable import TrainableSettings
 from pipelines.finetune.training_set import TrainingSet
-from pipelines.finetune.weights import count_labels
 from xlmr_core.lora import LowRank
 
 _CHECKPOINTS, _LOG_LINES = 10, 50
 
 
-def trained_settings(config: FinetuneConfig) -> TrainedSettings:
+def trainable_settings(config: FinetuneConfig) -> TrainableSettings:
     """What of the model is trained."""
     lora = config.lora
     branches = None
     if lora.rank is not None:
         branches = LowRank(lora.rank, lora.alpha, lora.dropout, lora.rank_stabilised, lora.targets, lora.layers)
-    return TrainedSettings(config.training.freeze, branches, lora.save)
+    return TrainableSettings(config.training.freeze, branches, lora.save)
 
 
 def plan_steps(config: FinetuneConfig, learner: Learner, data: Path) -> tuple[Steps, TrainingSettings]:

@@ -10,12 +10,12 @@ summary = check_examples({"training": source})["training"]
 for example in source: ...
 """
 
-from pipelines.finetune.examples.checking import ExampleSummary, check_examples
-from pipelines.finetune.examples.columns import ExampleColumns
-from pipelines.finetune.examples.example import Example, Gold, Notices, Rejected, WordLabels
-from pipelines.finetune.examples.files import ReadSettings
-from pipelines.finetune.examples.labels import LabelCounts, label_set
-from pipelines.finetune.examples.reading import ExampleSource, open_examples
+from pipelines.examples.checking import ExampleSummary, check_examples
+from pipelines.examples.columns import ExampleColumns
+from pipelines.examples.example import Example, Gold, Notices, Rejected, WordLabels
+from pipelines.examples.files import ReadSettings
+from pipelines.examples.labels import LabelCounts, label_set
+from pipelines.examples.reading import ExampleSource, open_examples
 
 __all__ = [
     "Example",

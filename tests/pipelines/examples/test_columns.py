@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.finetune.examples import ExampleColumns, ReadSettings, open_examples
+from pipelines.examples import ExampleColumns, ReadSettings, open_examples
 from xlmr_core.errors import InputError
 
 

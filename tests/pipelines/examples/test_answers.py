@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.finetune.examples.answers import place_answer
+from pipelines.examples.answers import place_answer
 
 
 @given(st.text(max_size=20), st.text(min_size=1, max_size=8), st.text(max_size=20))

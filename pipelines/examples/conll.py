@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from pipelines.annotate.lines import Problem
-from pipelines.finetune.examples.example import Row, Span
-from pipelines.finetune.examples.files import ReadSettings
-from pipelines.finetune.examples.words import find_words, join_words
+from pipelines.examples.example import Row, Span
+from pipelines.examples.files import ReadSettings
+from pipelines.examples.words import find_words, join_words
 
 # Lines of one sentence; some corpora have no sentence bounds at all.
 MAX_SENTENCE_LINES = 100_000

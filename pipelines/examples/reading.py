@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.annotate.inputs import expand_inputs, relative_names
-from pipelines.finetune.examples.columns import find_columns
-from pipelines.finetune.examples.example import Example, Notices, Rejected
-from pipelines.finetune.examples.files import ExampleFile, ReadSettings, inspect_file, list_files
-from pipelines.finetune.examples.hub import cached_files
-from pipelines.finetune.examples.languages import language_of
-from pipelines.finetune.examples.making import ExampleMaker
-from pipelines.finetune.examples.rows import read_rows
+from pipelines.examples.columns import find_columns
+from pipelines.examples.example import Example, Notices, Rejected
+from pipelines.examples.files import ExampleFile, ReadSettings, inspect_file, list_files
+from pipelines.examples.hub import cached_files
+from pipelines.examples.languages import language_of
+from pipelines.examples.making import ExampleMaker
+from pipelines.examples.rows import read_rows
 from xlmr_core.errors import InputError
 
 

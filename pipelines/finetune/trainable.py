@@ -21,7 +21,7 @@ from xlmr_core.lora import LowRank, adapt, problems_of
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedSettings:
+class TrainableSettings:
     """What is trained; heads always are.
 
     Attributes:
@@ -35,7 +35,7 @@ class TrainedSettings:
     save: Literal["merged", "adapter"] = "merged"
 
 
-def trained_problems(settings: TrainedSettings, base: Checkpoint, tasks: Collection[TaskKind]) -> list[str]:
+def trainable_problems(settings: TrainableSettings, base: Checkpoint, tasks: Collection[TaskKind]) -> list[str]:
     """Why a base model cannot be trained so, one line each, with the fields as users type them.
 
     Args:
@@ -56,7 +56,7 @@ def trained_problems(settings: TrainedSettings, base: Checkpoint, tasks: Collect
     return problems
 
 
-def _adapter_problems(settings: TrainedSettings, base: Checkpoint, tasks: Collection[TaskKind]) -> list[str]:
+def _adapter_problems(settings: TrainableSettings, base: Checkpoint, tasks: Collection[TaskKind]) -> list[str]:
     problems = []
     if settings.lora is None:
         problems.append("there are no low-rank branches to write; set lora.rank")
@@ -67,19 +67,19 @@ def _adapter_problems(settings: TrainedSettings, base: Checkpoint, tasks: Collec
     return problems
 
 
-def adapter_base(settings: TrainedSettings, base: Checkpoint) -> str | None:
+def adapter_base(settings: TrainableSettings, base: Checkpoint) -> str | None:
     """The base that an adapter names, for `write_model_directory`; None where a whole model is written."""
     if settings.save == "merged":
         return None
     return replace(locate(base.resolved), head=None).spec
 
 
-def choose_trained(learner: Learner, settings: TrainedSettings, *, seed: int) -> int:
+def choose_trainable(learner: Learner, settings: TrainableSettings, *, seed: int) -> int:
     """Freezes what is not trained and adds branches, in place; before the optimiser is made.
 
     Args:
         learner: With the weights that training starts from.
-        settings: See `trained_problems`.
+        settings: See `trainable_problems`.
         seed: Of fresh branches; the same on every worker.
 
     Returns:
@@ -111,19 +111,19 @@ def _freeze(encoder: Encoder, freeze: Literal["embeddings", "encoder"] | int | N
                 layer.requires_grad_(False)
 
 
-def trained_state(learner: Learner) -> dict[str, Tensor]:
+def trainable_state(learner: Learner) -> dict[str, Tensor]:
     """The tensors that training changes, by name: all that a checkpoint needs besides the start."""
     state = learner.state_dict(keep_vars=True)
     return {name: value.detach() for name, value in state.items() if value.requires_grad}
 
 
-def load_trained_state(learner: Learner, state: dict[str, Tensor]) -> None:
-    """Puts back what `trained_state` gave; the learner must have been chosen alike.
+def load_trainable_state(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Puts back what `trainable_state` gave; the learner must have been chosen alike.
 
     Raises:
         CheckpointError: Other parameters were trained then.
     """
-    own = trained_state(learner)
+    own = trainable_state(learner)
     others = {(name, value.shape) for name, value in own.items()} ^ {
         (name, value.shape) for name, value in state.items()
     }

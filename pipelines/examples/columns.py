@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.annotate.inputs import InputFile
-from pipelines.finetune.examples.example import ProblemType, Task
+from pipelines.examples.example import ProblemType, Task
 
 _COLUMNS_SHOWN = 30
 _IDS = ("id", "guid", "uid", "idx", "index_id", "sent_id", "q_id", "qid", "sentence_id", "sentence_pair_id")

@@ -11,9 +11,9 @@ from pipelines.annotate.inputs import InputFile, check_unchanged
 from pipelines.annotate.lines import MAX_RECORD_BYTES, Problem, lookup, parse_records, read_header
 from pipelines.annotate.records import RecordScanner
 from pipelines.annotate.streams import ForwardStream, unreadable
-from pipelines.finetune.examples.conll import conll_rows, conllu_rows
-from pipelines.finetune.examples.example import Row
-from pipelines.finetune.examples.files import ExampleFile, ReadSettings, document_rows
+from pipelines.examples.conll import conll_rows, conllu_rows
+from pipelines.examples.example import Row
+from pipelines.examples.files import ExampleFile, ReadSettings, document_rows
 from xlmr_core.errors import InputError
 
 _CHUNK_BYTES = 1 << 20

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from pipelines.finetune.learner import Learner
-from pipelines.finetune.trained import (
-    TrainedSettings,
+from pipelines.finetune.trainable import (
+    TrainableSettings,
     adapter_base,
-    choose_trained,
-    load_trained_state,
-    trained_problems,
-    trained_state,
+    choose_trainable,
+    load_trainable_state,
+    trainable_problems,
+    trainable_state,
 )
 from xlmr_core.batch import PackedBatch
 from xlmr_core.checkpoint import Checkpoint, TrainedHead, write_model_directory
@@ -38,7 +38,7 @@ def learner_of(base, settings=None, seed=0):
     base = Checkpoint.open(base.resolved)
     learner = Learner(base.load_encoder(), {"task": base.load_head("sequence-classification")}, {})
     if settings:
-        choose_trained(learner, settings, seed=seed)
+        choose_trainable(learner, settings, seed=seed)
     return learner.train()
 
 
@@ -73,24 +73,24 @@ FROZEN = {
 
 @pytest.mark.parametrize("freeze", FROZEN)
 def test_training_changes_what_is_not_frozen_and_nothing_else(base, freeze):
-    learner = learner_of(base, TrainedSettings(freeze))
+    learner = learner_of(base, TrainableSettings(freeze))
     before = copy.deepcopy(learner.state_dict())
     optimiser = train(learner)
     for name, value in learner.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith(FROZEN[freeze]), name
     trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     states = [state["exp_avg"].numel() for state in optimiser.state.values()]
-    assert sum(states) == trained == choose_trained(learner, TrainedSettings(freeze), seed=0)
+    assert sum(states) == trained == choose_trainable(learner, TrainableSettings(freeze), seed=0)
 
 
 def test_frozen_layers_keep_their_dropout(base):
-    learner = learner_of(base, TrainedSettings("encoder"))
+    learner = learner_of(base, TrainableSettings("encoder"))
     assert not torch.equal(logits_of(learner), logits_of(learner))
 
 
 def test_the_forward_pass_keeps_nothing_of_frozen_lower_layers(base):
     def kept_bytes(freeze):
-        learner, kept = learner_of(base, TrainedSettings(freeze)), []
+        learner, kept = learner_of(base, TrainableSettings(freeze)), []
         parameters = {parameter.data_ptr() for parameter in learner.parameters()}
 
         def keep(tensor):
@@ -106,20 +106,20 @@ def test_the_forward_pass_keeps_nothing_of_frozen_lower_layers(base):
     assert head < 0.1 * whole < half < 0.6 * whole
 
 
-LORA = TrainedSettings(lora=LowRank(4, 8.0, 0.1, targets=("query", "value", "dense")))
+LORA = TrainableSettings(lora=LowRank(4, 8.0, 0.1, targets=("query", "value", "dense")))
 
 
-@pytest.mark.parametrize("settings", [TrainedSettings(), TrainedSettings(1), TrainedSettings("encoder"), LORA])
+@pytest.mark.parametrize("settings", [TrainableSettings(), TrainableSettings(1), TrainableSettings("encoder"), LORA])
 def test_a_run_resumed_from_what_was_trained_ends_as_the_whole_run(base, settings, tmp_path):
     whole = learner_of(base, settings)
     train(whole, 4)
     first = learner_of(base, settings)
     optimiser = train(first, 2)
-    torch.save({"learner": trained_state(first), "optimiser": optimiser.state_dict()}, tmp_path / "state.pt")
+    torch.save({"learner": trainable_state(first), "optimiser": optimiser.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     # Branches start from another seed, which must not matter.
     second = learner_of(base, settings, seed=9)
-    load_trained_state(second, state["learner"])
+    load_trainable_state(second, state["learner"])
     optimiser = optimiser_of(second)
     optimiser.load_state_dict(state["optimiser"])
     for step in (2, 3):
@@ -133,7 +133,7 @@ def test_a_run_resumed_from_what_was_trained_ends_as_the_whole_run(base, setting
 
 def test_a_checkpoint_of_branches_is_small(base):
     learner = learner_of(base, LORA)
-    state = trained_state(learner)
+    state = trainable_state(learner)
     assert {name.split(".")[0] for name in state} == {"encoder", "heads"}
     assert all(".lora_" in name for name in state if name.startswith("encoder."))
     assert len([name for name in state if name.startswith("encoder.")]) == 2 * len(branches(learner.encoder))
@@ -148,24 +148,24 @@ def test_a_table_that_two_modules_share_is_frozen_and_stored_for_both(make_check
         head = base.load_head("masked-lm")
         head.decoder.weight = encoder.embeddings.word_embeddings.weight
         learner = Learner(encoder, {"task": head}, {})
-        choose_trained(learner, TrainedSettings(freeze), seed=0)
-        found = trained_state(learner)
+        choose_trainable(learner, TrainableSettings(freeze), seed=0)
+        found = trainable_state(learner)
         assert [name in found for name in (table, *names)] == [freeze is None, freeze is None, True]
 
 
 def test_a_checkpoint_of_other_parameters_is_refused(base):
-    state = trained_state(learner_of(base, LORA))
-    for settings in (TrainedSettings(), TrainedSettings("encoder"), TrainedSettings(lora=LowRank(2))):
+    state = trainable_state(learner_of(base, LORA))
+    for settings in (TrainableSettings(), TrainableSettings("encoder"), TrainableSettings(lora=LowRank(2))):
         with pytest.raises(CheckpointError, match="of other parameters than are trained"):
-            load_trained_state(learner_of(base, settings), state)
-    wider = TrainedSettings(lora=LowRank(5, targets=("query", "value", "dense")))
+            load_trainable_state(learner_of(base, settings), state)
+    wider = TrainableSettings(lora=LowRank(5, targets=("query", "value", "dense")))
     with pytest.raises(CheckpointError, match="lora_A"):
-        load_trained_state(learner_of(base, wider), state)
+        load_trainable_state(learner_of(base, wider), state)
 
 
 @pytest.mark.parametrize("save", ["merged", "adapter"])
 def test_what_is_written_answers_as_what_was_trained(base, save, tmp_path):
-    settings = TrainedSettings(lora=LORA.lora, save=save)
+    settings = TrainableSettings(lora=LORA.lora, save=save)
     learner = learner_of(base, settings)
     before = logits_of(learner.eval()).detach()
     train(learner.train())
@@ -187,15 +187,15 @@ def test_what_is_written_answers_as_what_was_trained(base, save, tmp_path):
 
 
 def test_the_base_of_an_adapter_is_the_model_without_its_head(base, directory):
-    settings = TrainedSettings(lora=LowRank(), save="adapter")
+    settings = TrainableSettings(lora=LowRank(), save="adapter")
     assert adapter_base(settings, base) == str(directory)
     assert adapter_base(settings, Checkpoint.open("mini#language")) == "mini"
-    assert adapter_base(TrainedSettings(lora=LowRank()), base) is None
+    assert adapter_base(TrainableSettings(lora=LowRank()), base) is None
 
 
 def test_everything_that_does_not_fit_is_told_at_once_as_users_type_it(base, tmp_path):
-    settings = TrainedSettings(3, LowRank(0, targets=("q_proj",), layers=(2,)), "adapter")
-    problems = "\n".join(trained_problems(settings, base, ["causal-lm"]))
+    settings = TrainableSettings(3, LowRank(0, targets=("q_proj",), layers=(2,)), "adapter")
+    problems = "\n".join(trainable_problems(settings, base, ["causal-lm"]))
     for complaint in (
         "training.freeze 3, the model has 2 layers",
         "lora.rank 0, it must be at least 1",
@@ -205,14 +205,14 @@ def test_everything_that_does_not_fit_is_told_at_once_as_users_type_it(base, tmp
         "lora.save adapter, an adapter cannot say that its base reads from one side",
     ):
         assert complaint in problems
-    (problem,) = trained_problems(TrainedSettings(save="adapter"), base, ["fill-mask"])
+    (problem,) = trainable_problems(TrainableSettings(save="adapter"), base, ["fill-mask"])
     assert problem == "lora.save adapter, there are no low-rank branches to write; set lora.rank"
-    for fine in (TrainedSettings(), TrainedSettings(2), TrainedSettings("encoder"), LORA):
-        assert not trained_problems(fine, base, ["sequence-classification"])
+    for fine in (TrainableSettings(), TrainableSettings(2), TrainableSettings("encoder"), LORA):
+        assert not trainable_problems(fine, base, ["sequence-classification"])
 
 
 def test_an_adapter_cannot_be_the_base_of_an_adapter_but_of_a_merged_model(base, tmp_path):
-    settings = TrainedSettings(lora=LowRank(), save="adapter")
+    settings = TrainableSettings(lora=LowRank(), save="adapter")
     learner = learner_of(base, settings)
     write_model_directory(
         tmp_path / "model",
@@ -222,12 +222,12 @@ def test_an_adapter_cannot_be_the_base_of_an_adapter_but_of_a_merged_model(base,
         base=adapter_base(settings, base),
     )
     adapted = Checkpoint.open(str(tmp_path / "model"))
-    (problem,) = trained_problems(settings, adapted, ["sequence-classification"])
+    (problem,) = trainable_problems(settings, adapted, ["sequence-classification"])
     assert "is an adapter itself and cannot be the base of another; choose merged" in problem
-    assert not trained_problems(TrainedSettings(lora=LowRank()), adapted, ["sequence-classification"])
+    assert not trainable_problems(TrainableSettings(lora=LowRank()), adapted, ["sequence-classification"])
 
 
 def test_a_frozen_encoder_without_a_head_is_refused(base):
     learner = Learner(base.load_encoder(), {}, {})
     with pytest.raises(TaskError, match=r"training\.freeze encoder, nothing is left to train"):
-        choose_trained(learner, TrainedSettings("encoder"), seed=0)
+        choose_trainable(learner, TrainableSettings("encoder"), seed=0)

@@ -14,8 +14,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.finetune.examples import Example, ExampleColumns, ReadSettings, open_examples
-from pipelines.finetune.examples.languages import language_of
+from pipelines.examples import Example, ExampleColumns, ReadSettings, open_examples
+from pipelines.examples.languages import language_of
 from xlmr_core.errors import InputError
 
 CLASSIFY = ReadSettings("sequence-classification")

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pipelines.annotate.lines import Problem
-from pipelines.finetune.examples.answers import place_answer
-from pipelines.finetune.examples.example import Entity, Example, Gold, Notices, Rejected, Row, Span, WordLabels
-from pipelines.finetune.examples.files import ExampleFile, ReadSettings
-from pipelines.finetune.examples.values import (
+from pipelines.examples.answers import place_answer
+from pipelines.examples.example import Entity, Example, Gold, Notices, Rejected, Row, Span, WordLabels
+from pipelines.examples.files import ExampleFile, ReadSettings
+from pipelines.examples.values import (
     digits,
     label_of,
     labels_of_list,
@@ -18,7 +18,7 @@ from pipelines.finetune.examples.values import (
     texts_of,
     words_of,
 )
-from pipelines.finetune.examples.words import find_words, join_words
+from pipelines.examples.words import find_words, join_words
 from xlmr_core.errors import InputError
 
 # What COPA's `question` column asks of a premise.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelines.finetune.examples.example import Span
+from pipelines.examples.example import Span
 
 
 def join_words(words: Sequence[str], gaps: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
