@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.examples.example import MAX_PLACES, Example, Notices, Rejected, WordLabels
 from pipelines.examples.files import ExampleFile
-from pipelines.examples.labels import LabelCounts, label_order
+from pipelines.examples.labels import LabelCounts, label_order, labels_of
 from pipelines.examples.reading import ExampleSource, read_file
 from pipelines.examples.tags import TagCheck
 from xlmr_core.errors import InputError
@@ -48,7 +48,8 @@ class ExampleSummary:
         rejected: Records that cannot be used, by code.
         first_rejected: "file:line code: message" of the first ones of each code, at most `MAX_PLACES`.
         notices: What is odd but not wrong, by code: "answer_repaired", "answer_dropped", "broken_tags", "duplicate_id",
-            "no_language", "words_not_in_text".
+            "no_language", "words_not_in_text", "labels_alike" (but for case or blanks), "labels_apart" (a file
+            has labels that no other file has, and lacks others).
         first_notices: "file:line" of the first ones, by code.
         labels: How often each label occurs, in the order of `label_set`.
         labels_by_language: The same for each language.
@@ -79,7 +80,9 @@ class ExampleSummary:
         """A few lines for the terminal."""
         shown = [f"{self.examples:,} examples in {len(self.files)} files"]
         shown += [f"  {code}: {count:,} records left out" for code, count in self.rejected.items()]
-        shown += [f"  {code}: {count:,}" for code, count in self.notices.items()]
+        shown += [
+            f"  {code}: {count:,} ({', '.join(self.first_notices[code][:3])})" for code, count in self.notices.items()
+        ]
         columns = Counter(tuple(file.columns.items()) for file in self.files if file.columns)
         shown += [f"columns: {', '.join(f'{role}={name}' for role, name in found)}" for found in columns]
         shown += [f"languages: {_counted(self.languages)}"]
@@ -159,11 +162,13 @@ class _Pass:
     languages: Counter[str] = field(default_factory=Counter)
     files: list[FileSummary] = field(default_factory=list)
     ids: int = 0
+    labels_of_files: dict[str, set[str]] = field(default_factory=dict)
 
     def over(self, source: ExampleSource) -> ExampleSummary:
         for file in source.files:
             self._file(file, source)
         labels = self.labels
+        self._compare_labels()
         return ExampleSummary(
             examples=sum(file.examples for file in self.files),
             rejected=dict(sorted(self.rejected.items())),
@@ -181,7 +186,7 @@ class _Pass:
 
     def _file(self, file: ExampleFile, source: ExampleSource) -> None:
         examples = rejected = 0
-        tags, ids = TagCheck(), _Ids()
+        tags, ids, labels = TagCheck(), _Ids(), set[str]()
         for record in read_file(file, source.settings, self.notices):
             if isinstance(record, Rejected):
                 rejected += 1
@@ -190,6 +195,7 @@ class _Pass:
             examples += 1
             self.languages[record.language] += 1
             self.labels.add(record)
+            labels.update(labels_of(record))
             if isinstance(record.gold, WordLabels):
                 tags.add(record.gold.labels)
             if self.ids < _MAX_IDS and "id" in file.columns.roles:
@@ -199,7 +205,22 @@ class _Pass:
             self.notices.add("broken_tags", file.file.path, tags.broken)
         for place in ids.repeated():
             self.notices.add("duplicate_id", f"{file.file.path}:{place}")
+        self.labels_of_files[file.file.path] = labels
         self.files.append(_file_summary(file, source, examples, rejected))
+
+    def _compare_labels(self) -> None:
+        """Notices labels that may be meant as one, and files that were labelled otherwise."""
+        alike: dict[str, list[str]] = {}
+        for name in self.labels.labels:
+            alike.setdefault(name.strip().casefold(), []).append(name)
+        for names in alike.values():
+            if len(names) > 1:
+                self.notices.add("labels_alike", ", ".join(map(repr, sorted(names))))
+        whole = set(self.labels.labels)
+        for path, labels in self.labels_of_files.items():
+            others = set().union(*(found for other, found in self.labels_of_files.items() if other != path))
+            if labels - others and whole - labels:
+                self.notices.add("labels_apart", path)
 
     def _reject(self, record: Rejected) -> None:
         code = record.problem.code

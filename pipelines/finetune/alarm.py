@@ -44,7 +44,9 @@ class Watched:
     @property
     def quiet(self) -> float:
         """Nothing is said before this step."""
-        return min(max(_QUIET * self.steps, self.warmup_steps + _SETTLE * self.steps, _FIRST_STEPS), self.steps)
+        first = max(_QUIET * self.steps, self.warmup_steps + _SETTLE * self.steps, _FIRST_STEPS)
+        # At the end at the latest, unless a run is so short that it could not learn anything.
+        return first if self.steps < _FIRST_STEPS else min(first, self.steps)
 
     @property
     def advice(self) -> str:
@@ -129,7 +131,8 @@ class Alarm:
 
     def _problem(self, watched: Watched) -> str | None:
         chance = watched.chance
-        if self.mean < (1 - _MARGIN) * self.older:
+        # What falls from far above chance has not begun to learn.
+        if self.mean < (1 - _MARGIN) * self.older and not (chance and self.mean > 2 * chance):
             return None
         if chance and self.mean >= (1 - _MARGIN) * chance:
             return f"the loss is {self.mean:.4f}, no better than chance ({chance:.4f}),"

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.config import ConfigError, is_override, load_config
 from pipelines.finetune.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from pipelines.finetune.prepare import Prepared
 
 Settings = Annotated[
     list[str] | None,
@@ -95,9 +98,13 @@ def train(config: FinetuneConfig) -> None:
     # Slow to import: a wrong command line is answered before.
     from pipelines.finetune.job import finetune
 
-    trained = finetune(config)
-    for name, summary in trained.prepared.summaries.items():
-        typer.echo("\n".join([f"{name}:", *summary.lines()]))
-    for code, count in trained.prepared.left_out.items():
-        typer.echo(f"{count:,} training records were left out, the model cannot read them: {code}")
+    trained = finetune(config, say=_say)
     typer.echo(f"{trained.model} is trained")
+
+
+def _say(prepared: "Prepared") -> None:
+    """What was read, while there is still time to stop."""
+    for name, summary in prepared.summaries.items():
+        typer.echo("\n".join([f"{name}:", *summary.lines()]))
+    for code, count in prepared.left_out.items():
+        typer.echo(f"{count:,} training records are left out, the model cannot read them: {code}")

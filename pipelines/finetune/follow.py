@@ -79,7 +79,8 @@ def _describe_validation(line: Mapping[str, Any]) -> str:
     if len(found) > 1:
         (lowest, least), (highest, most) = min(found.items(), key=_value), max(found.items(), key=_value)
         text += f", mean of {len(found)} languages, {_number(least)} ({lowest}) to {_number(most)} ({highest})"
-    return text + (", the best so far" if line.get("best") else "")
+    stops = ", training.patience is at its end and so is the run" if line.get("stop") else ""
+    return text + (", the best so far" if line.get("best") else "") + stops
 
 
 def _value(item: tuple[str, float]) -> float:

@@ -1,5 +1,6 @@
 """What a model shall be able to do, settled before anything is read."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from xlmr_core.checkpoint import Checkpoint, TaskKind, layout
 from xlmr_core.config import ProblemType
 from xlmr_core.errors import TaskError, XLMRError
 from xlmr_core.tokenization import OnLong
+
+logger = logging.getLogger(__name__)
 
 # The name of what is learnt when it is one thing alone.
 ALONE = "task"
@@ -77,7 +80,14 @@ def goal_of(
     if section.task == "sequence-classification":
         problem_type = section.problem_type
         labels = ("score",) if problem_type == "regression" else labels
-    settings: dict[str, Any] = {} if config.model.max_length is None else {"max_length": config.model.max_length}
+    settings: dict[str, Any] = {}
+    if (asked := config.model.max_length) is not None:
+        limit = asked if base is None else base.max_length
+        if asked > limit:
+            logger.warning(
+                "model.max_length=%d, %s takes %d tokens; windows have so many", asked, config.model.path, limit
+            )
+        settings["max_length"] = min(asked, limit)
     problems, loss, metric = _problems(section), None, "loss"
     if hasattr(nn.ModuleDict(), name):
         problems.append("a head cannot have this name, torch uses it; choose another")

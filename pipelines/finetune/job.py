@@ -9,10 +9,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -87,8 +88,12 @@ class Trained:
     prepared: Prepared
 
 
-def finetune(config: FinetuneConfig) -> Trained:
+def finetune(config: FinetuneConfig, *, say: Callable[[Prepared], None] | None = None) -> Trained:
     """Trains to the end, or goes on with a run that was interrupted.
+
+    Args:
+        config: What was asked for.
+        say: Is told what was read, before anything is trained.
 
     Raises:
         ConfigError: It cannot be as it was asked for.
@@ -102,7 +107,10 @@ def finetune(config: FinetuneConfig) -> Trained:
     output = settled.output.absolute()
     with _held(output):
         prepared = lay_down(settled)
-        with _signals(output), _ray(config.run), follow(output / CHECKPOINTS / METRICS):
+        if say is not None:
+            say(prepared)
+        # Ray takes the signals for itself when it starts.
+        with _ray(config.run), _signals(output), follow(output / CHECKPOINTS / METRICS):
             _compute(prepared, config)
         if not (output / MODEL).is_dir():
             raise TrainingError("the workers ended without a model; run the same command again to go on")
@@ -139,7 +147,7 @@ def _compute(prepared: Prepared, config: FinetuneConfig) -> None:
 
 
 def _trainer(prepared: Prepared, config: FinetuneConfig) -> TorchTrainer:
-    device, cpus = _resources(config.run)
+    device, cpus, threads = _resources(config.run)
     output = prepared.output.absolute()
     return TorchTrainer(
         _worker,
@@ -149,7 +157,7 @@ def _trainer(prepared: Prepared, config: FinetuneConfig) -> TorchTrainer:
             "output": str(output),
             "goals": list(prepared.goals.values()),
             "device": device,
-            "threads": max(int(cpus), 1),
+            "threads": threads,
         },
         torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
@@ -180,14 +188,24 @@ def _signals(output: Path) -> Iterator[None]:
     Raises:
         Interrupted: One of them came.
     """
+    came: list[signal.Signals] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if is_main:
+        for number in before:
+            signal.signal(number, end)
     try:
         yield
-    except (SystemExit, KeyboardInterrupt) as end:
-        number = signal.SIGTERM if getattr(end, "code", 0) == signal.SIGTERM else signal.SIGINT
-        raise Interrupted(f"interrupted; {_goes_on(output)}", number) from end
+    except (SystemExit, KeyboardInterrupt) as interrupt:
+        number = came[0] if came else signal.SIGINT
+        raise Interrupted(f"interrupted; {_goes_on(output)}", number) from interrupt
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if is_main:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -195,7 +213,9 @@ def _signals(output: Path) -> Iterator[None]:
 def _goes_on(output: Path) -> str:
     """What the same command will do."""
     newest = next(reversed(checkpoints(output / CHECKPOINTS)), None)
-    place = "the beginning, there is no checkpoint yet" if newest is None else newest.name.replace("-0", " 0")
+    place = "the beginning, there is no checkpoint yet"
+    if newest is not None:
+        place = f"step {int(newest.name.rpartition('-')[2]):,}"
     return f"run the same command again to go on from {place}"
 
 
@@ -296,8 +316,8 @@ def _ray(run: RunSection) -> Iterator[None]:
         ray.shutdown()
 
 
-def _resources(run: RunSection) -> tuple[str, float]:
-    """Device of the workers, and CPUs that each reserves.
+def _resources(run: RunSection) -> tuple[str, float, int]:
+    """Device of the workers, CPUs that each reserves, and threads that each computes with.
 
     Raises:
         ConfigError: The cluster has no GPU and one was asked for, or the machine has fewer than workers.
@@ -310,5 +330,8 @@ def _resources(run: RunSection) -> tuple[str, float]:
     if device == "cuda" and not run.ray_address and run.workers > there["GPU"]:
         rule = "each worker needs one; ask for fewer, or for run.device=cpu"
         raise ConfigError(f"run.workers={run.workers}, there are {there['GPU']:g} GPUs, {rule}")
-    share = there.get("CPU", 1.0) * _SHARE_OF_CPUS / run.workers
-    return device, run.cpus_per_worker or max(int(share) or round(share, 2), 0.1)
+    share = there.get("CPU", 1.0) / run.workers
+    reserved = share * _SHARE_OF_CPUS
+    cpus = run.cpus_per_worker or max(int(reserved) or round(reserved, 2), 0.1)
+    # Driver and controller reserve something and do next to nothing.
+    return device, cpus, max(int(run.cpus_per_worker or share), 1)

@@ -8,7 +8,6 @@ longer (TLM, Lample and Conneau 2019).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -16,16 +15,15 @@ from torch import nn
 
 from pipelines.examples import Example
 from pipelines.finetune.objective import Losses
+from pipelines.finetune.reading import number_languages, read_portions
 from pipelines.finetune.steps import MicroBatch
-from pipelines.finetune.training_set import Portion, TrainingSet, join
+from pipelines.finetune.training_set import Portion, TrainingSet, join_portions
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import InputError
 from xlmr_core.heads import MaskedLMHead
 from xlmr_core.tasks import masked_lm
 from xlmr_core.tokenization import Tokenizer, plan_windows
 from xlmr_core.tokenization.packing import Side, content_starts, window_ids
-
-_PORTION = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +97,25 @@ class LanguageModel:
         Raises:
             InputError: There is no text.
         """
-        portions: list[Portion] = []
-        refused: dict[int, InputError] = {}
-        names: dict[str, int] = {}
-        first, source = 0, iter(examples)
-        while some := list(islice(source, _PORTION)):
-            alone = [place for place, example in enumerate(some) if not example.second]
-            paired = [place for place, example in enumerate(some) if example.second]
-            for places in (alone, paired):
-                if places:
-                    portion, unusable = self._read([some[place] for place in places], names)
-                    refused |= {first + places[number]: error for number, error in unusable.items()}
-                    portions.append(portion)
-            first += len(some)
-        if not any(len(portion.sequences) for portion in portions):
-            raise InputError("there is no usable text, training needs some; check the files", code="no_examples")
-        data = join(portions, tuple(names), "nothing" if self.hiding else "token")
+        data, refused = read_portions(examples, self._read, "nothing" if self.hiding else "token")
         if self.hiding is None:
             data = replace(data, targets=masked_lm.next_tokens(data.ids, data.lengths))
         return data, refused
 
-    def _read(self, examples: Sequence[Example], names: dict[str, int]) -> tuple[Portion, dict[int, InputError]]:
+    def _read(self, examples: Sequence[Example], languages: dict[str, int]) -> tuple[Portion, dict[int, InputError]]:
+        """Texts that stand alone, and pairs, each after their kind."""
+        alone = [place for place, example in enumerate(examples) if not example.second]
+        paired = [place for place, example in enumerate(examples) if example.second]
+        portions: list[Portion] = []
+        refused: dict[int, InputError] = {}
+        for places in (alone, paired):
+            if places:
+                portion, unusable = self._cut([examples[place] for place in places], languages)
+                refused |= {places[number]: error for number, error in unusable.items()}
+                portions.append(portion)
+        return join_portions(portions), refused
+
+    def _cut(self, examples: Sequence[Example], languages: dict[str, int]) -> tuple[Portion, dict[int, InputError]]:
         number = np.arange(len(examples))
         text = Side(self.tokenizer.encode([example.text for example in examples]), number)
         second = None
@@ -138,13 +134,12 @@ class LanguageModel:
         if second is not None:
             # The second `</s>` of the two between belongs to B, as in fairseq.
             restarts = content_starts(windows, text_first=True)[1] - 1
-        languages = [names.setdefault(example.language, len(names)) for example in examples]
         portion = Portion(
             ids=ids,
             lengths=windows.length,
             restarts=restarts,
             sequences=np.ones(len(windows), dtype=np.int64),
-            language=np.array(languages, dtype=np.int32)[windows.item],
+            language=number_languages(examples, languages)[windows.item],
             targets=np.zeros(0, dtype=np.int64),
         )
         return portion, dict(windows.refused)

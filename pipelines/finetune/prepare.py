@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from pipelines.config import ConfigError
 from pipelines.examples import Example, ExampleSource, ExampleSummary, check_examples, open_examples
@@ -274,13 +275,23 @@ def _check_output(output: Path, asked: dict[str, Any]) -> None:
     if (output / REQUEST).is_file():
         before = json.loads((output / REQUEST).read_text(encoding="utf-8"))
         # Files are looked at later than settings.
-        before = {key: value for key, value in before.items() if key in asked}
+        before = _as_asked_now({key: value for key, value in before.items() if key in asked})
         changed = list(_changes(before, asked))
         if changed:
             rule = "choose another output, delete it, or ask for the same again"
             raise ConfigError(f"{output} holds a run with other settings ({', '.join(changed)}); {rule}")
     elif output.is_file() or (output.exists() and any(_strange(output))):
         raise ConfigError(f"{output} is not empty and holds no run of ours; choose another output")
+
+
+def _as_asked_now(before: dict[str, Any]) -> dict[str, Any]:
+    """An older request with what settings are that it did not know yet."""
+    settings = {key: value for key, value in before.items() if key != "files"}
+    try:
+        config = FinetuneConfig.model_validate({**settings, "output": {"path": "."}})
+    except ValidationError:
+        return before
+    return before | _asked(config)
 
 
 def _strange(output: Path) -> Iterator[Path]:

@@ -9,8 +9,8 @@ Letters: R records, V vectors, B of them of a micro-batch, T tokens, D width.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,23 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.examples import Example
+from pipelines.finetune.reading import lay_out, number_languages, read_portions
 from pipelines.finetune.steps import MicroBatch
-from pipelines.finetune.training_set import Portion, TrainingSet, join
+from pipelines.finetune.training_set import Portion, TrainingSet
 from pipelines.finetune.vector_loss import VectorLoss, refuse
 from xlmr_core.checkpoint import Checkpoint, EmbeddingSpec
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import InputError, TaskError
 from xlmr_core.graph import Annotation, GraphPlan, ModelGraph, Preprocessor, Request
 from xlmr_core.graph.opened import OpenModels
-from xlmr_core.graph.windows import plan_window_sets, windowed_records
 from xlmr_core.heads import PoolingMode, PoolingSpec
 from xlmr_core.tasks.embed import Embed
 from xlmr_core.tasks.similarity import Similar
 from xlmr_core.tasks.spans import WindowBatch
 from xlmr_core.tokenization.encoding import bounds
-from xlmr_core.tokenization.packing import window_ids
 
-_PORTION = 2_000
 # Names under which checkpoints keep the prompts of both sides; sentence-transformers looks for the same.
 _QUERY, _DOCUMENTS = "query", ("document", "passage", "corpus")
 
@@ -147,54 +145,38 @@ class SentenceVectors:
         """
         teach = None if self.teacher is None else Teacher(self.teacher)
         self.loss.check(self.width, None if teach is None else teach.width)
-        preprocess = Preprocessor(self.plan)
-        portions: list[Portion] = []
-        refused: dict[int, InputError] = {}
         problems: list[str] = []
-        names: dict[str, int] = {}
-        first, source = 0, iter(examples)
-        while some := list(islice(source, _PORTION)):
-            problems += self.loss.problems(some)
-            portion, unusable = self._read(preprocess, some, names, teach)
-            refused |= {first + number: error for number, error in unusable.items()}
-            portions.append(portion)
-            first += len(some)
-        refuse(problems)
-        if not any(len(portion.sequences) for portion in portions):
-            raise InputError("there is no usable example, training needs some; check the files", code="no_examples")
-        return join(portions, tuple(names), "window" if teach is None else "record"), refused
+        read = partial(self._read, Preprocessor(self.plan), teach, problems)
+        try:
+            return read_portions(examples, read, "window" if teach is None else "record")
+        finally:
+            # More telling than that there is nothing to learn from.
+            refuse(problems)
 
     def _read(
-        self, preprocess: Preprocessor, examples: Sequence[Example], names: dict[str, int], teach: "Teacher | None"
+        self,
+        preprocess: Preprocessor,
+        teach: "Teacher | None",
+        problems: list[str],
+        examples: Sequence[Example],
+        languages: dict[str, int],
     ) -> tuple[Portion, dict[int, InputError]]:
-        annotation, plan = self.annotation, self.plan
-        pairs = None if annotation.second_view is None else [list(example.second) for example in examples]
-        encoded = preprocess([example.text for example in examples], pairs)
-        (windows,) = plan_window_sets(plan, encoded)
-        refused = dict(windows.refused)
-        usable = windows.counts(annotation.name) > 0
-        usable[list(refused)] = False
-        wanted = None
-        if teach is not None:
-            wanted = teach([example.text for example in examples])
-            error = InputError("the teacher gives the text no vector, there is nothing to learn", code="no_vector")
-            refused |= dict.fromkeys(np.flatnonzero(usable & np.isnan(wanted[:, 0])).tolist(), error)
-            usable &= ~np.isnan(wanted[:, 0])
-        records, _ = windowed_records(encoded, windows, annotation, usable)
-        chosen = windows.rows[annotation.name]
-        chosen = chosen[usable[windows.record[chosen]]]
-        special, items = plan.views[annotation.view].special, windows.items
-        ids, _ = window_ids(items.text, windows.windows, chosen, special, second=items.second)
-        kept = [example for example, is_usable in zip(examples, usable.tolist(), strict=True) if is_usable]
+        problems += self.loss.problems(examples)
+        wanted = None if teach is None else teach([example.text for example in examples])
+        untaught = [] if wanted is None else np.flatnonzero(np.isnan(wanted[:, 0])).tolist()
+        laid = lay_out(self.plan, preprocess, examples, untaught)
+        records = laid.records
+        error = InputError("the teacher gives the text no vector, there is nothing to learn", code="no_vector")
+        kept = [example for example, is_usable in zip(examples, laid.usable.tolist(), strict=True) if is_usable]
         portion = Portion(
-            ids=ids,
+            ids=laid.ids,
             lengths=records.length,
             restarts=np.zeros(len(records.length), dtype=np.int32),
             sequences=np.diff(records.item_splits),
-            language=np.array([names.setdefault(e.language, len(names)) for e in kept], dtype=np.int32),
-            targets=_graded(kept) if wanted is None else wanted[usable],
+            language=number_languages(kept, languages),
+            targets=_graded(kept) if wanted is None else wanted[laid.usable],
         )
-        return portion, refused
+        return portion, dict.fromkeys((n for n in untaught if examples[n].text.strip()), error) | laid.refused
 
 
 class Teacher:

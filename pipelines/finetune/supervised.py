@@ -6,7 +6,7 @@ work; forward pass and loss are those that the tests compare with transformers.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,18 @@ from torch import nn
 from pipelines.examples import Example
 from pipelines.finetune.label_weights import target_weight
 from pipelines.finetune.objective import Losses
+from pipelines.finetune.reading import lay_out, number_languages, read_portions
 from pipelines.finetune.steps import MicroBatch
-from pipelines.finetune.training_set import Per, Portion, TrainingSet, join
+from pipelines.finetune.training_set import Per, Portion, TrainingSet
 from xlmr_core.encoder import Encoder
 from xlmr_core.errors import InputError
 from xlmr_core.graph import Annotation, GraphPlan, Preprocessor
-from xlmr_core.graph.windows import plan_window_sets, windowed_records
 from xlmr_core.tasks import answer, choice
 from xlmr_core.tasks.answer import Answer
 from xlmr_core.tasks.choice import Choice
 from xlmr_core.tasks.classify import Classify
 from xlmr_core.tasks.spans import WindowBatch, WindowedRecords
 from xlmr_core.tasks.tag import Tag
-from xlmr_core.tokenization.packing import window_ids
-
-_PORTION = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,46 +96,23 @@ class Supervised:
             InputError: None of the examples can be learnt from.
             TaskError: Gold values that the task does not know.
         """
-        preprocess = Preprocessor(self.plan)
-        portions: list[Portion] = []
-        refused: dict[int, InputError] = {}
-        names: dict[str, int] = {}
-        first, source = 0, iter(examples)
-        while some := list(islice(source, _PORTION)):
-            portion, unusable = self._read(preprocess, some, names)
-            refused |= {first + number: error for number, error in unusable.items()}
-            portions.append(portion)
-            first += len(some)
-        if not any(len(portion.sequences) for portion in portions):
-            raise InputError("there is no usable example, training needs some; check the files", code="no_examples")
-        return join(portions, tuple(names), _per(self.annotation)), refused
+        return read_portions(examples, partial(self._read, Preprocessor(self.plan)), _per(self.annotation))
 
     def _read(
-        self, preprocess: Preprocessor, examples: Sequence[Example], names: dict[str, int]
+        self, preprocess: Preprocessor, examples: Sequence[Example], languages: dict[str, int]
     ) -> tuple[Portion, dict[int, InputError]]:
-        annotation, plan = self.annotation, self.plan
-        pairs = None if annotation.second_view is None else [list(example.second) for example in examples]
-        encoded = preprocess([example.text for example in examples], pairs)
-        (windows,) = plan_window_sets(plan, encoded)
-        usable = windows.counts(annotation.name) > 0
-        usable[list(windows.refused)] = False
-        records, _ = windowed_records(encoded, windows, annotation, usable)
-        chosen = windows.rows[annotation.name]
-        chosen = chosen[usable[windows.record[chosen]]]
-        special, items = plan.views[annotation.view].special, windows.items
-        text_first = windows.reading.layout != "question"
-        ids, _ = window_ids(items.text, windows.windows, chosen, special, second=items.second, text_first=text_first)
-        kept = [example for example, wanted in zip(examples, usable.tolist(), strict=True) if wanted]
-        languages = [names.setdefault(example.language, len(names)) for example in kept]
+        laid = lay_out(self.plan, preprocess, examples)
+        records = laid.records
+        kept = [example for example, usable in zip(examples, laid.usable.tolist(), strict=True) if usable]
         portion = Portion(
-            ids=ids,
+            ids=laid.ids,
             lengths=records.length,
             restarts=np.zeros(len(records.length), dtype=np.int32),
             sequences=np.bincount(records.record_of_item[records.item], minlength=len(kept)),
-            language=np.array(languages, dtype=np.int32),
-            targets=_targets(annotation, kept, records),
+            language=number_languages(kept, languages),
+            targets=_targets(self.annotation, kept, records),
         )
-        return portion, dict(windows.refused)
+        return portion, laid.refused
 
 
 def _per(annotation: Annotation) -> Per:

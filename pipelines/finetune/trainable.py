@@ -45,12 +45,15 @@ def trainable_problems(settings: TrainableSettings, base: Checkpoint, tasks: Col
     """
     problems, layers = [], base.config.num_hidden_layers
     if isinstance(settings.freeze, int) and not 0 <= settings.freeze <= layers:
-        problems.append(f"training.freeze {settings.freeze}, the model has {layers} layers; choose at most so many")
+        problems.append(f"training.freeze={settings.freeze}, the model has {layers} layers; choose at most so many")
     if settings.lora:
         problems += [f"lora.{line}" for line in problems_of(settings.lora, base.config)]
         if settings.freeze is not None:
             rule = "low-rank branches freeze all of the encoder; leave it out, or choose lora.layers"
-            problems.append(f"training.freeze {settings.freeze}, {rule}")
+            problems.append(f"training.freeze={settings.freeze}, {rule}")
+    if settings.freeze == "encoder" and set(tasks) == {"embedding"}:
+        rule = "sentence vectors are pooling alone, nothing is left to train; freeze less"
+        problems.append(f"training.freeze=encoder, {rule}")
     if settings.save == "adapter":
         problems += [f"lora.save adapter, {rule}" for rule in _adapter_problems(settings, base, tasks)]
     return problems

@@ -5,6 +5,7 @@ batches and chance depend on its number alone, so a run that is killed and resum
 """
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -74,10 +75,12 @@ def train(
             step += 1
             last = step == settings.steps
             measured = validation is not None and (last or step % validation.every == 0)
+            paused = time.monotonic()
             if validation is not None and measured:
                 best = watch.after_validation(step, validation.look(learner, workers))
                 if best.improved:
                     save_best(learner, step, folder, writes=workers.rank == 0)
+            watch.pause(time.monotonic() - paused)
             last |= watch.best.stop
             line = None
             if last or step % settings.log_steps == 0:

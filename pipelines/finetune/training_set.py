@@ -124,19 +124,22 @@ class Portion:
     targets: np.ndarray
 
 
+def join_portions(portions: list[Portion]) -> Portion:
+    """One portion of several, at least one."""
+    columns = (column.name for column in fields(Portion))
+    return Portion(**{name: np.concatenate([getattr(portion, name) for portion in portions]) for name in columns})
+
+
 def join(portions: list[Portion], languages: tuple[str, ...], per: Per) -> TrainingSet:
     """One set of several portions, at least one."""
-    whole = {
-        column.name: np.concatenate([getattr(portion, column.name) for portion in portions])
-        for column in fields(Portion)
-    }
+    whole = join_portions(portions)
     return TrainingSet(
-        ids=whole["ids"],
-        splits=bounds(whole["lengths"]),
-        restarts=whole["restarts"].astype(np.int32),
-        records=bounds(whole["sequences"]),
-        language=whole["language"],
+        ids=whole.ids,
+        splits=bounds(whole.lengths),
+        restarts=whole.restarts.astype(np.int32),
+        records=bounds(whole.sequences),
+        language=whole.language,
         languages=languages,
-        targets=whole["targets"],
+        targets=whole.targets,
         per=per,
     )

@@ -89,6 +89,10 @@ class Watch:
             self._tokens += float(of_goal[:, -1].sum())
         self._steps += 1
 
+    def pause(self, seconds: float) -> None:
+        """Leaves time out of the speed that the next line says: what was no training."""
+        self._since += seconds
+
     def write_line(self, step: int, **facts: float) -> dict[str, Any]:
         """Writes the means since the last line, and warnings if there are some.
 
@@ -144,7 +148,8 @@ class Watch:
         value = decisive_value({goal: line["mean"] for goal, line in lines.items()}, metrics)
         self.best = self.best.after(step, value, self._aim)
         for goal, line in lines.items():
-            self._write({"event": VALIDATION, "step": step, **self._name(goal), **line, "best": self.best.improved})
+            said = {"best": self.best.improved, "stop": self.best.stop}
+            self._write({"event": VALIDATION, "step": step, **self._name(goal), **line, **said})
             of_goal = found[goal]
             labels = None if isinstance(of_goal, LanguageLoss) else said_labels(of_goal)
             if labels is not None:

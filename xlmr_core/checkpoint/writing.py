@@ -113,6 +113,9 @@ def write_model_directory(
     draft = Path(mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         _write_root(draft, encoder, head, settings or {}, dtype, base)
+        if head is not None and head.purpose == "embedding" and head.module is None and base is None:
+            length = _max_length(encoder, head, tokenizer)
+            write_sentence_files(draft, head.settings, hidden_size=encoder.config.hidden_size, max_length=length)
         for name, extra in (heads or {}).items():
             _write_head(draft / layout.HEADS / name, encoder, extra, dtype)
         for path in (tokenizer / name for name in layout.TOKENIZER):
@@ -173,9 +176,15 @@ def _write_root(
         write_adapter(draft, branches(encoder), tensors, kind=kind, prefix=prefix, base=base, dtype=dtype)
         tensors = {}
     _save(draft, tensors, config, {**settings, **_head_settings(head)})
-    if head is not None and head.purpose == "embedding" and head.module is None and base is None:
-        length = head.settings.get("max_length", encoder.config.max_tokens)
-        write_sentence_files(draft, head.settings, hidden_size=encoder.config.hidden_size, max_length=length)
+
+
+def _max_length(encoder: Encoder, head: TrainedHead, tokenizer: Path) -> int:
+    """The least of what head, tokenizer and positions state, tokens."""
+    stated = layout.read_json_if_any(tokenizer / "tokenizer_config.json").get("model_max_length")
+    # Beyond this, it says that there is no limit.
+    known = [int(stated)] if isinstance(stated, int | float) and 0 < stated < 100_000 else []
+    own: int = head.settings.get("max_length", encoder.config.max_tokens)
+    return min(encoder.config.max_tokens, own, *known)
 
 
 def _write_head(folder: Path, encoder: Encoder, head: TrainedHead, dtype: torch.dtype) -> None:

@@ -239,7 +239,7 @@ def test_aligned_files_are_pairs(tmp_path: Path):
     (tmp_path / "de.txt").write_text("eins\r\n\r\ndrei", encoding="utf-8")
     paired = ReadSettings("embedding", format="parallel")
     first, second = open_examples([tmp_path / "en.txt", tmp_path / "de.txt"], paired)
-    assert first == Example("one", ("eins",), (1.0,), "en", "en.txt:1", f"{tmp_path}/en.txt:1")
+    assert first == Example("one", ("eins",), (1.0,), "en-de", "en.txt:1", f"{tmp_path}/en.txt:1")
     assert (second.text, second.second, second.source[-4:]) == ("three", ("drei",), "xt:3")
     with pytest.raises(InputError, match="two by two"):
         open_examples([tmp_path / "en.txt"], paired)

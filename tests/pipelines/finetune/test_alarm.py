@@ -82,9 +82,15 @@ def test_nothing_is_said_before_the_warm_up_is_well_over(warmup):
     assert [step for step, _ in said] == [400 if warmup == 300 else 1_000]
 
 
-def test_a_short_run_is_judged_at_its_end():
-    said = warnings(np.full(6, 1.2), Watched(60, 5, 1e-5, math.log(3)))
-    assert [step for step, _ in said] == [60]
+def test_a_run_is_judged_at_its_end_at_the_latest_and_not_at_all_when_it_is_too_short_to_learn():
+    said = warnings(np.full(12, 1.2), Watched(120, 100, 1e-5, math.log(3)))
+    assert [step for step, _ in said] == [120]
+    assert not warnings(np.full(6, 1.2), Watched(60, 5, 1e-5, math.log(3)))
+
+
+def test_a_loss_that_fell_from_far_above_chance_and_stays_there_is_no_learning():
+    falling = np.linspace(130.0, 39.0, 50)
+    assert warnings(falling, every=STEPS // 50)
 
 
 @pytest.mark.parametrize("every", [1, 10, 50])

@@ -118,7 +118,7 @@ CASES = {
         ],
         2,
         [
-            "training.freeze 9, the model has 2 layers",
+            "training.freeze=9, the model has 2 layers",
             "lora.save adapter, there are no low-rank branches",
             "metric=bleu, sequence-classification is measured by accuracy",
             "training.patience=2, nothing is measured without validation data",

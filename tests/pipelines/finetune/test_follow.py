@@ -82,6 +82,13 @@ def test_validations_are_said_by_their_mean_and_their_ends():
     assert describe(VALIDATION | {"languages": {"de": None}, "mean": {}}) == "step 20 validation: macro_f1 none"
 
 
+def test_an_early_end_is_said():
+    assert describe(VALIDATION | {"best": False, "stop": True}).endswith(
+        ", training.patience is at its end and so is the run"
+    )
+    assert "patience" not in describe(VALIDATION | {"best": False, "stop": False})
+
+
 def test_epochs_are_said_with_their_losses():
     line = {"event": "epoch", "step": 9, "epoch": 2}
     assert describe(line | {"loss": 0.25, "languages": {}}) == "step 9: epoch 2 done, loss 0.2500"

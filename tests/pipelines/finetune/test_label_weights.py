@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from pipelines.finetune import weights as module
+from pipelines.finetune import label_weights as module
 from pipelines.finetune.label_weights import count_labels, label_weights, target_weight
 from xlmr_core.errors import TaskError
 

@@ -92,8 +92,18 @@ MR_TYDI = {"query_id": "1", "query": "Wo?", "positive_passages": [PASSAGE], "neg
 # A recipe, its data as they are distributed (file and content), and what else is typed.
 FORMS = [
     ("xnli", "multinli_1.0_train.jsonl", objects(*MULTINLI), []),
-    ("xnli", "xnli.dev.tsv", table(" | ".join(XNLI), " | ".join(XNLI.values())), []),
-    ("xnli", "multinli.train.sw.tsv", table("premise | hypo | label", "Habari. | Salamu. | neutral"), []),
+    (
+        "xnli",
+        "xnli.dev.tsv",
+        table(*(" | ".join(row) for row in (XNLI, XNLI.values(), (XNLI | {"gold_label": "entailment"}).values()))),
+        [],
+    ),
+    (
+        "xnli",
+        "multinli.train.sw.tsv",
+        table("premise | hypo | label", "Habari. | Salamu. | neutral", "Ndiyo. | Hapana. | contradiction"),
+        [],
+    ),
     ("ner", "train.tsv", table("Anna | B-PER", "wohnt | O", "in | O", "Bern | B-LOC", ""), []),
     ("ner", "eng.train", "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n", ["data.format=conll"]),
     ("ner", "wikiann.jsonl", objects(WIKIANN), []),
@@ -103,9 +113,24 @@ FORMS = [
     ("qa", "squad.jsonl", objects(FLAT_SQUAD | {"answers": {"text": ["Bern"], "answer_start": [14]}}), []),
     ("xcopa", "et.val.jsonl", objects(COPA | {"label": 0, "idx": 0, "changed": False}), []),
     ("xcopa", "siqa.train.jsonl", objects(SIQA | {"label": "1"}), ["data.first_choice=1"]),
-    ("sentiment", "train.jsonl", objects({"text": "Wie schön!", "label": "positive"}), []),
-    ("sentiment", "ts_train.tsv", table("ID | tweet | label", "ts_train_00001 | @user Wa famba | negative"), []),
-    ("topic", "train.tsv", table("index_id | category | text", '431 | sports | "Das ""Spiel"" endet."'), []),
+    (
+        "sentiment",
+        "train.jsonl",
+        objects({"text": "Wie schön!", "label": "positive"}, {"text": "Schade!", "label": "negative"}),
+        [],
+    ),
+    (
+        "sentiment",
+        "ts_train.tsv",
+        table("ID | tweet | label", "ts_1 | @user Wa famba | negative", "ts_2 | @user Inkomu | positive"),
+        [],
+    ),
+    (
+        "topic",
+        "train.tsv",
+        table("index_id | category | text", '431 | sports | "Das ""Spiel"" endet."', "432 | travel | Reise."),
+        [],
+    ),
     ("language-identification", "train.csv", "labels,text\npt,os chefes\nbg,размерът на\n", []),
     ("embeddings", "triplets.jsonl", objects({"query": "Wo?", "pos": ["In Bern."], "neg": ["Um acht.", "Anna."]}), []),
     ("embeddings", "mr-tydi.jsonl", objects(MR_TYDI), []),

@@ -197,11 +197,11 @@ def test_everything_that_does_not_fit_is_told_at_once_as_users_type_it(base, tmp
     settings = TrainableSettings(3, LowRank(0, targets=("q_proj",), layers=(2,)), "adapter")
     problems = "\n".join(trainable_problems(settings, base, ["causal-lm"]))
     for complaint in (
-        "training.freeze 3, the model has 2 layers",
+        "training.freeze=3, the model has 2 layers",
         "lora.rank 0, it must be at least 1",
         "lora.targets 'q_proj', there are attention.self.query",
         "lora.layers 2, the encoder has 2, counted from 0",
-        "training.freeze 3, low-rank branches freeze all of the encoder",
+        "training.freeze=3, low-rank branches freeze all of the encoder",
         "lora.save adapter, an adapter cannot say that its base reads from one side",
     ):
         assert complaint in problems

@@ -65,6 +65,13 @@ def without_times(file):
     return [{key: value for key, value in line.items() if key not in TIMES} for line in read_lines(file)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _alarm_of_short_runs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.finetune.alarm._FIRST_STEPS", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     file = tmp_path_factory.mktemp("whole") / "metrics.jsonl"
@@ -108,12 +115,14 @@ def test_lines_say_what_steps_said(tmp_path, whole):
     assert any(line["message"].startswith("topic: every validation record is 'a'") for line in warnings)
 
 
-def test_it_says_when_to_stop():
-    watch = Watch(GOALS, Aim(True, patience=2))
+def test_it_says_when_to_stop(tmp_path):
+    watch = Watch(GOALS, Aim(True, patience=2), Curves(tmp_path / "metrics.jsonl"))
     found = [
         watch.after_validation(step, {"topic": scores(1, right)}).stop for step, right in ((8, 1), (16, 0), (24, 0))
     ]
     assert found == [False, False, True]
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [line["stop"] for line in lines if line["event"] == "validation"] == found
 
 
 def test_one_goal_alone_has_no_name_in_its_lines(tmp_path):

@@ -97,8 +97,19 @@ class TestParityWithTransformers:
     @given(texts=st.lists(awkward, max_size=4))
     @example(texts=["<s></s><mask><pad>", "a  <mask> b", "x<unk>y </s>z"])
     def test_any_text(self, ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast, texts: list[str]) -> None:
+        normalizer = theirs.backend_tokenizer.normalizer
+        # Behind a first character that is dropped, the library's offsets are one too small, to the end of the text.
+        texts = [text for text in texts if not text or normalizer.normalize_str(text[0])]
         if texts:
             assert_same(ours, theirs, texts)
+
+    def test_a_dropped_first_character_shifts_no_word_but_its_own(
+        self, ours: Tokenizer, theirs: transformers.PreTrainedTokenizerFast
+    ) -> None:
+        text = "\x1f0 Hello"
+        assert spans(ours.encode([text], offsets=True)) == [[(0, 1), (3, 8)]]
+        assert text[3:8] == "Hello"
+        assert theirs([text], add_special_tokens=False)["input_ids"] == rows(ours.encode([text]))
 
     @quick
     @given(texts=st.lists(awkward, min_size=1, max_size=4))
