@@ -1,5 +1,6 @@
 """What is counted, by what the gold values of examples are: one entry of `MEASURES` a kind."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -168,15 +169,27 @@ def _scores(examples: Sequence[Example], answers: Answers) -> list[list[float]]:
     return [said or [0.0] * len(row.second) for row, said in zip(examples, answers.of("scores", None), strict=True)]
 
 
+# Of float32, with some to spare.
+_ROUNDING = 1e-6
+
+
 def _rankings(examples: Sequence[Example], answers: Answers) -> Columns:
     """What documents are worth, and their order; of equal scores the worst document comes first, for no luck counts."""
     gold: list[Any] = _gold(examples)
     gains = [dict(enumerate(values)) for values in gold]
-    orders = [
-        sorted(range(len(said)), key=lambda place: (-said[place], worth[place])) if said else []
-        for said, worth in zip(answers.of("scores", ()), gold, strict=True)
-    ]
-    return gains, orders
+    said = answers.of("scores", ())
+    return gains, [worst_first(list(scores), worth) for scores, worth in zip(said, gold, strict=True)]
+
+
+def worst_first(scores: Sequence[float], worth: Sequence[float]) -> list[int]:
+    """Documents by falling score; those whose scores differ by rounding alone by rising worth."""
+    tied: list[list[int]] = []
+    for place in sorted(range(len(scores)), key=lambda place: -scores[place]):
+        if tied and math.isclose(scores[place], scores[tied[-1][-1]], rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+            tied[-1].append(place)
+        else:
+            tied.append([place])
+    return [place for places in tied for place in sorted(places, key=lambda place: worth[place])]
 
 
 MEASURES: Mapping[str, Measure] = {

@@ -13,6 +13,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from pipelines.evaluate import job
 from pipelines.evaluate.job import evaluate
+from pipelines.evaluate.measures import worst_first
 from pipelines.evaluate.tables import notes
 from pipelines.evaluate.vectors import VectorPairs
 from pipelines.labelled import LabelledSection
@@ -141,6 +142,11 @@ def test_of_equal_scores_the_worst_document_comes_first(make_checkpoint, lines, 
     rows = [{"query": text[:30], "positive": ["gleich"], "negative": ["gleich", "gleich"]} for text in lines[:5]]
     done = evaluate([reranker], [write("queries.jsonl", rows)], LabelledSection(), task="rerank")
     assert done.results[0].scores.together()["mrr"] == pytest.approx(1 / 3)
+
+
+def test_scores_that_differ_by_rounding_are_equal():
+    assert worst_first([0.5, 0.50000003, 0.9, 0.1], [0.0, 1.0, 1.0, 1.0]) == [2, 0, 1, 3]
+    assert worst_first([], []) == []
 
 
 def test_a_vector_model_that_does_not_say_how_it_pools_is_refused(make_checkpoint, lines, write):
