@@ -15,6 +15,7 @@ from benchmarks.runs import Contestant, compare, workload
 
 NAME = "training"
 
+SMALL = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024}
 MEDIUM = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536}
 _NAMES: dict[Contestant, str] = {
     "trainer": "transformers Trainer",
@@ -45,6 +46,7 @@ class Size:
 
 
 FULL = (
+    Size("6 layers of 256", SMALL, steps=24, rounds=3),
     Size("12 layers of 384", MEDIUM, steps=40, rounds=5),
     Size("XLM-R base", BASE, steps=16, rounds=3),
 )
