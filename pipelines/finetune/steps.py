@@ -195,10 +195,6 @@ class Steps:
         """Streams whose steps have one loss as a whole, see `contrastive`."""
         return [stream for stream in self.streams if stream.together]
 
-    def stream(self, goal: str) -> Stream:
-        """The stream of a goal."""
-        return next(stream for stream in self.streams if stream.goal == goal)
-
     @property
     def per_epoch(self) -> int:
         """Steps in which every stream is seen whole at least once; shorter ones begin again meanwhile."""

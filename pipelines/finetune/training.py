@@ -62,9 +62,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = _optimiser(learner, settings)
     step, state = resume(learner, optimiser, folder)
-    if len(found := set(workers.gather(step))) > 1:
-        rule = "all must go on from one; the output must be on storage that they share"
-        raise CheckpointError(f"the workers found checkpoints of steps {', '.join(map(str, sorted(found)))}, {rule}")
+    _check_alike(workers.gather(step))
     curves = Curves(folder / METRICS, folder / TENSORBOARD, step=step) if workers.rank == 0 else None
     watch = _watch(steps, settings, validation, curves, state)
     learner.train()
@@ -96,6 +94,14 @@ def train(
     # Whoever does not write need not see the files either, unless it has a part of the weights.
     if watch.best.step is not None and (workers.rank == 0 or sharding.is_sharded(learner)):
         load_best(learner, watch.best.step, folder)
+
+
+def _check_alike(found: list[int]) -> None:
+    """Raises CheckpointError for workers that would go on from different steps."""
+    steps = sorted(set(found))
+    if len(steps) > 1:
+        rule = "all must go on from one; the output must be on storage that they share"
+        raise CheckpointError(f"the workers found checkpoints of steps {', '.join(map(str, steps))}, {rule}")
 
 
 def _watch(
